@@ -1,0 +1,65 @@
+//! `gatekeeper check`: can this host enforce, and if not, why not? And `--config`: is the configuration right?
+
+use std::path::PathBuf;
+
+use super::Terminal;
+use crate::{
+    config::{Config, DEFAULT_PATH},
+    daemon,
+    exit::{Exit, Failure},
+    kernel::{Limits, probe},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Check this configuration and its rules too
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = DEFAULT_PATH)]
+    config: Option<PathBuf>,
+}
+
+/// Sizes for the trial: the smallest that the configuration allows.
+const LIMITS: Limits = Limits {
+    holds: 16,
+    ring_bytes: 256 * 1024,
+    prefixes: 16,
+    ports: 16,
+    agents: 16,
+    reruns_per_second: 2000,
+    kernel_log_level: 0,
+};
+
+pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    if let Some(path) = &arguments.config {
+        let (config, warnings) =
+            Config::load(path, &daemon::user_id).map_err(|errors| Failure::message(Exit::Configuration, errors))?;
+        for warning in warnings {
+            terminal.output.line(&warning)?;
+        }
+        if !terminal.output.is_json() {
+            let line =
+                format!("ok    configuration: {} agents, {} rules", config.agents.len(), config.policy.rules().len());
+            terminal.output.line(&line)?;
+        }
+    }
+    let root = daemon::find_cgroup_root(None);
+    let root = root.as_deref().map_err(|err| err.to_string());
+    let findings = probe::probe(&LIMITS, root, "/sys/fs/bpf/gatekeeper".as_ref());
+    for finding in &findings {
+        if terminal.output.is_json() {
+            terminal.output.object(finding)?;
+            continue;
+        }
+        let mark = if finding.ok { "ok   " } else { "NO   " };
+        terminal.output.line(format_args!("{mark} {}: {}", finding.name, finding.found))?;
+        if let Some(advice) = &finding.advice {
+            terminal.output.line(format_args!("      → {advice}"))?;
+        }
+    }
+    // The trial decides: lists and versions are only there to explain it.
+    let can = findings.last().is_some_and(|finding| finding.ok);
+    if !terminal.output.is_json() {
+        let line = if can { "This host can enforce." } else { "This host cannot enforce." };
+        terminal.output.line(line)?;
+    }
+    Ok(if can { Exit::Success } else { Exit::CannotEnforce })
+}

@@ -1,0 +1,396 @@
+//! What the view knows, and what keys do to it. Pure: events in, commands out, so that it is tested without a terminal.
+//!
+//! Two rules keep a reviewer from deciding what was not meant. The selection belongs to a request, not to a place in the
+//! list, and stays on it when it ends. And what the view has selected by itself cannot be decided before a person could
+//! have seen it.
+
+use std::time::Duration;
+
+use super::super::{decide, describe};
+use crate::request::{Effect, Request, RequestId};
+
+/// Keys pressed sooner after the view has selected a request by itself were meant for something else.
+const GUARD: Duration = Duration::from_millis(700);
+
+/// A key, as far as the view cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    /// A character.
+    Char(char),
+    /// Text that was pasted: never a command.
+    Paste(String),
+    Enter,
+    Escape,
+    Backspace,
+    /// Delete what was typed.
+    Clear,
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    Home,
+    End,
+    /// Leave, whatever is going on.
+    Interrupt,
+}
+
+/// What the view asks of the outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    Decide { id: RequestId, effect: Effect, reason: Option<String> },
+    Quit,
+}
+
+/// What keys mean at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    Browse,
+    /// A reason to deny this request is being typed.
+    Reason {
+        id: RequestId,
+        text: String,
+    },
+    Help,
+}
+
+/// A request in the list.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub(super) request: Request,
+    /// A decision is on its way.
+    pub(super) deciding: bool,
+}
+
+/// All that the view shows.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    /// By deadline; what ended stays only while it is selected.
+    pub(super) items: Vec<Item>,
+    pub(super) selected: Option<RequestId>,
+    /// When the view selected by itself what is selected.
+    guarded_since_ms: Option<u64>,
+    /// The first line of the detail that shows.
+    pub(super) scroll: usize,
+    pub(super) input: Input,
+    /// What happened last.
+    pub(super) note: Option<String>,
+    /// Why the list may be out of date.
+    pub(super) lost: Option<String>,
+}
+
+impl View {
+    pub(super) fn new() -> Self {
+        Self {
+            items: Vec::new(),
+            selected: None,
+            guarded_since_ms: None,
+            scroll: 0,
+            input: Input::Browse,
+            note: None,
+            lost: None,
+        }
+    }
+
+    /// The whole list, after connecting.
+    pub(super) fn replace(&mut self, requests: Vec<Request>, now_ms: u64) {
+        self.lost = None;
+        let kept = self.selected_item().cloned();
+        // An answer that is still on its way comes over a connection of its own.
+        let deciding: Vec<_> = self.items.iter().filter(|item| item.deciding).map(|item| item.request.id).collect();
+        let item = |request: Request| Item { deciding: deciding.contains(&request.id), request };
+        self.items = requests.into_iter().map(item).collect();
+        // What was selected may have been decided while the connection was down: its end is unknown, so it goes.
+        if let Some(kept) = kept.filter(|kept| self.position(kept.request.id).is_none()) {
+            self.note = Some(format!("request {} does not wait any more", kept.request.id));
+        }
+        self.settle(now_ms);
+    }
+
+    /// A request is new, or has changed.
+    pub(super) fn change(&mut self, request: Request, now_ms: u64) {
+        match self.position(request.id) {
+            Some(position) => self.items[position].request = request,
+            None if request.state.is_final() => {}
+            None => self.items.push(Item { request, deciding: false }),
+        }
+        self.settle(now_ms);
+    }
+
+    /// The answer to a decision.
+    pub(super) fn decided(&mut self, id: RequestId, effect: Effect, answer: Result<Request, String>, now_ms: u64) {
+        if let Some(position) = self.position(id) {
+            self.items[position].deciding = false;
+        }
+        match answer {
+            Ok(request) => {
+                self.note = Some(decide::outcome(&request, effect).unwrap_or_else(|not| not));
+                self.change(request, now_ms);
+            }
+            Err(error) => self.note = Some(error),
+        }
+    }
+
+    pub(super) fn selected_item(&self) -> Option<&Item> {
+        self.selected.and_then(|id| self.position(id)).map(|position| &self.items[position])
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.items.iter().filter(|item| !item.request.state.is_final()).count()
+    }
+
+    fn position(&self, id: RequestId) -> Option<usize> {
+        self.items.iter().position(|item| item.request.id == id)
+    }
+
+    /// Drops what ended and is not looked at, sorts, and selects something if nothing is selected.
+    fn settle(&mut self, now_ms: u64) {
+        let selected = self.selected;
+        self.items.retain(|item| !item.request.state.is_final() || Some(item.request.id) == selected);
+        self.items.sort_by_key(|item| (item.request.deadline_ms, item.request.id));
+        if self.selected_item().is_none() {
+            self.selected = self.items.first().map(|item| item.request.id);
+            self.guarded_since_ms = Some(now_ms);
+            self.scroll = 0;
+            if let Input::Reason { id, .. } = &self.input {
+                self.note = Some(format!("request {id} does not wait any more"));
+                self.input = Input::Browse;
+            }
+        }
+    }
+
+    /// Handles a key. `page` is how many lines of detail show at once.
+    pub(super) fn press(&mut self, key: Key, page: usize, now_ms: u64) -> Option<Command> {
+        if key == Key::Interrupt {
+            return Some(Command::Quit);
+        }
+        match &mut self.input {
+            Input::Browse => self.press_browsing(key, page, now_ms),
+            Input::Help => {
+                self.input = Input::Browse;
+                None
+            }
+            Input::Reason { id, text } => {
+                let id = *id;
+                match key {
+                    Key::Char(c) => text.push(c),
+                    Key::Paste(pasted) => text.extend(pasted.chars().map(|c| if c.is_control() { ' ' } else { c })),
+                    Key::Backspace => drop(text.pop()),
+                    Key::Clear => text.clear(),
+                    Key::Escape => {
+                        self.input = Input::Browse;
+                        self.note = Some(format!("request {id} still waits"));
+                    }
+                    Key::Enter => match decide::parse_reason(text) {
+                        Ok(reason) => {
+                            self.input = Input::Browse;
+                            return self.decide(id, decide::DENIED, Some(reason));
+                        }
+                        Err(error) => self.note = Some(error),
+                    },
+                    _ => {}
+                }
+                None
+            }
+        }
+    }
+
+    fn press_browsing(&mut self, key: Key, page: usize, now_ms: u64) -> Option<Command> {
+        self.note = None;
+        match key {
+            Key::Char('q') => return Some(Command::Quit),
+            Key::Char('?' | 'h') => self.input = Input::Help,
+            Key::Char('j') | Key::Down => self.select(1, now_ms),
+            Key::Char('k') | Key::Up => self.select(-1, now_ms),
+            Key::Char(' ') | Key::PageDown => self.scroll = self.scroll.saturating_add(page),
+            Key::Char('b') | Key::PageUp => self.scroll = self.scroll.saturating_sub(page),
+            Key::Home => self.scroll = 0,
+            // Drawing brings it back to the last page.
+            Key::End => self.scroll = usize::MAX,
+            Key::Char('a') => {
+                let id = self.decidable(now_ms)?;
+                return self.decide(id, Effect::Allow, None);
+            }
+            Key::Char('d') => {
+                let id = self.decidable(now_ms)?;
+                self.input = Input::Reason { id, text: String::new() };
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn select(&mut self, step: isize, now_ms: u64) {
+        let Some(position) = self.selected.and_then(|id| self.position(id)) else { return };
+        let target = position.saturating_add_signed(step).min(self.items.len() - 1);
+        if target == position {
+            return;
+        }
+        self.selected = Some(self.items[target].request.id);
+        self.guarded_since_ms = None;
+        self.scroll = 0;
+        self.settle(now_ms);
+    }
+
+    /// The selected request, if it can be decided now; else the note says why not.
+    fn decidable(&mut self, now_ms: u64) -> Option<RequestId> {
+        let Some(Item { request, deciding }) = self.selected_item() else {
+            self.note = Some("nothing waits".to_owned());
+            return None;
+        };
+        let (id, state, deciding) = (request.id, request.state.clone(), *deciding);
+        let is_guarded =
+            self.guarded_since_ms.is_some_and(|since| u128::from(now_ms.saturating_sub(since)) < GUARD.as_millis());
+        if state != crate::request::State::Pending || deciding {
+            let state = if deciding { "being decided" } else { describe::state_name(&state) };
+            self.note = Some(format!("request {id} is {state}"));
+            None
+        } else if is_guarded {
+            self.note = Some(format!("request {id} has only just come up; look at it, then press the key again"));
+            None
+        } else {
+            Some(id)
+        }
+    }
+
+    fn decide(&mut self, id: RequestId, effect: Effect, reason: Option<String>) -> Option<Command> {
+        let Some(position) = self.position(id) else {
+            self.note = Some(format!("request {id} does not wait any more"));
+            return None;
+        };
+        self.items[position].deciding = true;
+        self.note = Some(format!("deciding {id} …"));
+        Some(Command::Decide { id, effect, reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{control::samples, request::State};
+
+    const LATER: u64 = 10_000;
+
+    fn view(holds: &[u64]) -> View {
+        let mut view = View::new();
+        view.replace(holds.iter().map(|hold| request(*hold)).collect(), 0);
+        view
+    }
+
+    /// Later holds have later deadlines.
+    fn request(hold: u64) -> Request {
+        let request = samples::request(hold);
+        Request { deadline_ms: request.deadline_ms + hold, ..request }
+    }
+
+    fn id(hold: u64) -> RequestId {
+        request(hold).id
+    }
+
+    fn ended(hold: u64) -> Request {
+        Request { state: State::Denied, ..request(hold) }
+    }
+
+    fn press(view: &mut View, keys: &str) -> Option<Command> {
+        let mut command = None;
+        for key in keys.chars() {
+            let key = if key == '\n' { Key::Enter } else { Key::Char(key) };
+            command = view.press(key, 10, LATER);
+        }
+        command
+    }
+
+    #[test]
+    fn a_approves_what_is_selected() {
+        let mut view = view(&[2, 1]);
+        assert_eq!(view.selected, Some(id(1)), "the nearest deadline comes first");
+        let expected = Command::Decide { id: id(2), effect: Effect::Allow, reason: None };
+        assert_eq!(press(&mut view, "ja"), Some(expected));
+        assert_eq!(press(&mut view, "a"), None, "it is being decided already");
+    }
+
+    #[test]
+    fn d_asks_for_a_reason_first() {
+        let mut view = view(&[1]);
+        assert_eq!(press(&mut view, "d\n"), None);
+        assert_eq!(view.note.as_deref(), Some("a reason cannot be empty"));
+        let deny =
+            |reason: &str| Command::Decide { id: id(1), effect: decide::DENIED, reason: Some(reason.to_owned()) };
+        assert_eq!(press(&mut view, "qaj\n"), Some(deny("qaj")), "keys are text here");
+    }
+
+    #[test]
+    fn escape_leaves_the_request_waiting() {
+        let mut view = view(&[1]);
+        press(&mut view, "dno");
+        assert_eq!(view.press(Key::Escape, 10, LATER), None);
+        assert_eq!(view.input, Input::Browse);
+        assert_eq!(view.waiting(), 1);
+    }
+
+    #[test]
+    fn the_selection_stays_on_a_request_that_ends() {
+        let mut view = view(&[1, 2]);
+        view.change(ended(1), LATER);
+        assert_eq!(view.selected, Some(id(1)));
+        assert_eq!(press(&mut view, "a"), None, "the key does not reach the next one");
+        assert_eq!(view.note, Some(format!("request {} is denied", id(1))));
+        press(&mut view, "j");
+        assert_eq!(view.selected, Some(id(2)));
+        assert_eq!(view.items.len(), 1, "it goes when it is not looked at any more");
+    }
+
+    #[test]
+    fn what_comes_up_by_itself_cannot_be_decided_blindly() {
+        let mut view = view(&[]);
+        view.change(request(1), LATER);
+        assert_eq!(view.press(Key::Char('a'), 10, LATER + 100), None);
+        assert!(view.note.as_deref().is_some_and(|note| note.contains("only just come up")));
+        assert!(view.press(Key::Char('a'), 10, LATER + 1_000).is_some());
+    }
+
+    #[test]
+    fn a_paste_is_never_a_command() {
+        let mut view = view(&[1]);
+        assert_eq!(view.press(Key::Paste("aaaq".to_owned()), 10, LATER), None);
+        assert_eq!(view.waiting(), 1);
+        press(&mut view, "d");
+        view.press(Key::Paste("because\nx\x1b".to_owned()), 10, LATER);
+        assert_eq!(view.input, Input::Reason { id: id(1), text: "because x ".to_owned() });
+    }
+
+    #[test]
+    fn a_reason_for_a_request_that_is_gone_is_dropped() {
+        let mut view = view(&[1, 2]);
+        press(&mut view, "dno");
+        view.replace(vec![request(2)], LATER);
+        assert_eq!(view.input, Input::Browse);
+        assert_eq!(press(&mut view, "\n"), None);
+        let mut view = self::view(&[1]);
+        press(&mut view, "dno");
+        view.change(ended(1), LATER);
+        let command = press(&mut view, "\n");
+        assert!(command.is_some(), "the daemon answers that it is decided, and the note says so");
+    }
+
+    #[test]
+    fn the_answer_of_the_daemon_is_told() {
+        let mut view = view(&[1]);
+        press(&mut view, "a");
+        view.decided(id(1), Effect::Allow, Err("request is gone".to_owned()), LATER);
+        assert_eq!(view.note.as_deref(), Some("request is gone"));
+        assert!(press(&mut view, "a").is_some(), "it can be tried again");
+        let released = Request { state: State::Released, ..request(1) };
+        view.decided(id(1), Effect::Allow, Ok(released), LATER);
+        assert!(view.note.as_deref().is_some_and(|note| note.starts_with("approved")));
+        assert_eq!(view.waiting(), 0);
+    }
+
+    #[test]
+    fn q_and_interrupt_leave() {
+        assert_eq!(press(&mut view(&[1]), "q"), Some(Command::Quit));
+        let mut view = view(&[1]);
+        press(&mut view, "d");
+        assert_eq!(view.press(Key::Interrupt, 10, LATER), Some(Command::Quit));
+    }
+}

@@ -1,0 +1,630 @@
+//! The daemon's loop and what follows from each event.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, RwLock},
+    time::{Duration, Instant},
+};
+
+use gatekeeper_common::{self as abi, Refusal, TaskKey, VerdictKey};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::{
+    DaemonError, Event, Options, SCRIPT_SECONDS,
+    agents::Agents,
+    judge,
+    parents::{Family, Parents},
+    resume,
+    resume::Resumes,
+};
+use crate::{
+    broker::{self, Broker, Change, Effect, Gone, Input, Reply, StoreVerdict, Ticket},
+    clock::{Clock, Now},
+    config::{Config, Mode},
+    context::{Gatherer, Job},
+    control::{
+        protocol::{CallError, ErrorCode, ErrorNote},
+        server::Answer,
+    },
+    kernel::{self, Kernel, KernelError, Matchers, events},
+    policy::tables,
+    provenance::{Log, Record},
+    request::{self, Request, RequestId},
+};
+
+/// How often the kernel side's holds are compared with the broker's while there are any. Events tell everything sooner;
+/// this finds what a full ring buffer swallowed.
+const SCAN_NS: u64 = 1_000_000_000;
+/// A hold that was shorter cannot have been noticed by a parent.
+const NOTICED_NS: u64 = 10_000_000;
+/// A hold this young needs no look before its task is resumed: in so short a time no process number is given away twice.
+const FRESH_NS: u64 = 50_000_000;
+/// How soon a log that failed is tried again.
+const LOG_RETRY_NS: u64 = 1_000_000_000;
+/// Errors that `gatekeeper status` shows.
+const ERRORS: usize = 20;
+
+/// The calls that wait until their request has ended.
+pub(super) type DecideReply = oneshot::Sender<Result<Answer, CallError>>;
+
+/// Who waits behind a hold.
+#[derive(Debug)]
+pub(super) struct HeldTask {
+    key: TaskKey,
+    tgid: u32,
+    /// When the hold began, nanoseconds of `CLOCK_BOOTTIME`.
+    since_ns: u64,
+    /// As far as they are known.
+    ancestors: Vec<u32>,
+}
+
+pub(super) struct Daemon {
+    pub(super) options: Options,
+    pub(super) config: Config,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) kernel: Kernel,
+    pub(super) agents: Agents,
+    pub(super) roots: Vec<kernel::AgentRoot>,
+    /// What the control socket asks whether a caller is an agent's.
+    pub(super) scope: Arc<RwLock<HashSet<u64>>>,
+    pub(super) broker: Broker,
+    pub(super) log: Log,
+    pub(super) gatherer: Gatherer,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) changes: broadcast::Sender<Arc<Request>>,
+    pub(super) started: Instant,
+    pub(super) errors: VecDeque<ErrorNote>,
+    /// Tasks of the holds that the broker knows.
+    pub(super) tasks: HashMap<u64, HeldTask>,
+    pub(super) resumes: Resumes,
+    pub(super) parents: Parents,
+    pub(super) deciders: HashMap<u64, (RequestId, DecideReply)>,
+    pub(super) answered: HashMap<RequestId, Vec<DecideReply>>,
+    pub(super) next_reply: u64,
+    pub(super) deadline_ns: Option<u64>,
+    pub(super) scan_ns: Option<u64>,
+    pub(super) log_retry_ns: Option<u64>,
+    /// Latest ticket that waits for the log.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) stopping: bool,
+}
+
+impl Daemon {
+    pub(super) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Remembers an error for `gatekeeper status`, and logs it.
+    pub(super) fn error(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        tracing::error!("{text}");
+        if self.errors.len() == ERRORS {
+            self.errors.pop_front();
+        }
+        self.errors.push_back(ErrorNote { at_ms: self.now().wall_ms, text });
+    }
+
+    /// Takes everything that the kernel side has written.
+    pub(super) fn drain(&mut self, ring: &mut kernel::Events) {
+        while let Some(event) = ring.take() {
+            match event {
+                Ok(event) => self.kernel_event(event),
+                Err(err) => self.error(err.to_string()),
+            }
+        }
+    }
+
+    fn kernel_event(&mut self, event: events::Event) {
+        match event {
+            events::Event::Held(held) => self.held(*held),
+            events::Event::Released { hold, errno } => {
+                let effect = if errno == 0 { request::Effect::Allow } else { request::Effect::Deny { errno } };
+                self.ended(hold);
+                self.step(Input::Applied { hold, effect });
+            }
+            events::Event::Withdrawn { hold } => {
+                self.ended(hold);
+                self.step(Input::Gone { hold, why: Gone::TaskEnded });
+            }
+            events::Event::Refused { refusal, hold, task, action } => {
+                let (name, reason) = refusal_text(refusal);
+                if refusal == Refusal::ARGS_CHANGED {
+                    // Its hold has ended already, by the verdict that let it go on.
+                    self.error(format!("process {} was killed: {reason}", task.pid));
+                    let record =
+                        Record::Refused { task, action: None, refusal: name.to_owned(), reason: reason.to_owned() };
+                    self.record(&record);
+                    return;
+                }
+                if hold != 0 {
+                    self.ended(hold);
+                    self.step(Input::Refused { hold, errno: 1, reason: reason.to_owned() });
+                    return;
+                }
+                let action = action.map(|mut action| {
+                    self.name_agent(&mut action);
+                    *action
+                });
+                let record = Record::Refused { task, action, refusal: name.to_owned(), reason: reason.to_owned() };
+                self.record(&record);
+            }
+            events::Event::Observed(held) => self.observed(*held),
+        }
+    }
+
+    fn name_agent(&self, action: &mut crate::action::Action) {
+        if let Some(name) = action.agent.parse().ok().and_then(|number| self.agents.name(number)) {
+            action.agent = name.to_owned();
+        }
+    }
+
+    fn held(&mut self, mut held: events::Held) {
+        if held.agent == kernel::trial::AGENT {
+            return;
+        }
+        if let Some(known) = self.tasks.get(&held.hold) {
+            // The daemon asked for this record; the hold began earlier, and so does its deadline.
+            held.time_ns = known.since_ns;
+        }
+        let agent = self.agents.name(held.agent).unwrap_or("unknown").to_owned();
+        judge::complete(&mut held, &agent);
+        if judge::may_be_script(&held) {
+            // Known already, or harmless whatever runs it: no need to look into the file.
+            self.remember(&held);
+            self.look_into(held);
+            return;
+        }
+        self.judged(held, None);
+    }
+
+    /// Reads the first line of a program on a thread that may block, for as long as an agent's file system likes.
+    fn look_into(&self, held: events::Held) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let (task, action) = (held.task.clone(), held.action.clone());
+            let look = tokio::task::spawn_blocking(move || judge::script_interpreter(&task, &action));
+            let interpreter = tokio::time::timeout(Duration::from_secs(SCRIPT_SECONDS), look).await;
+            // Too slow, or it failed: the interpreter is judged on its own when the kernel comes to it.
+            let interpreter = interpreter.ok().and_then(Result::ok).flatten();
+            // The daemon that would receive it has stopped otherwise.
+            let _ = events.send(Event::Script { held: Box::new(held), interpreter });
+        });
+    }
+
+    /// Hands a held action to the broker, with what the policy says.
+    pub(super) fn judged(&mut self, held: events::Held, interpreter: Option<judge::ScriptInterpreter>) {
+        let evaluation = judge::evaluate(&self.config.policy, &held.action, interpreter.as_ref());
+        self.remember(&held);
+        let input = broker::Held {
+            hold: held.hold,
+            supersedes: held.supersedes,
+            key: held.key,
+            task: held.task,
+            stage: held.stage,
+            digest: held.digest,
+            action: held.action,
+            interpreter: interpreter.map(|interpreter| interpreter.identity()),
+            outcome: judge::outcome(evaluation),
+            context: None,
+            since_ns: held.time_ns,
+        };
+        if let Some(superseded) = held.supersedes {
+            self.ended(superseded);
+        }
+        self.step(Input::Held(Box::new(input)));
+        self.scan_ns.get_or_insert(self.now().boot_ns + SCAN_NS);
+    }
+
+    fn observed(&mut self, mut held: events::Held) {
+        let agent = self.agents.name(held.agent).unwrap_or("unknown").to_owned();
+        judge::complete(&mut held, &agent);
+        let evaluation = self.config.policy.evaluate(&held.action);
+        let outcome = match &evaluation.outcome {
+            crate::policy::Outcome::Allow => return,
+            crate::policy::Outcome::Deny { .. } => "deny",
+            crate::policy::Outcome::Ask(_) => "ask",
+        };
+        let record = Record::Observed {
+            task: held.task,
+            action: held.action,
+            outcome: outcome.to_owned(),
+            rule: evaluation.rule,
+        };
+        self.record(&record);
+    }
+
+    fn remember(&mut self, held: &events::Held) {
+        let (key, tgid, since_ns) = (held.key, held.task.pid, held.time_ns);
+        let ancestors = vec![held.task.parent];
+        self.tasks.entry(held.hold).or_insert(HeldTask { key, tgid, since_ns, ancestors });
+    }
+
+    /// What surrounds a held action became known.
+    pub(super) fn context(&mut self, hold: u64, context: Box<request::Context>) {
+        if let Some(task) = self.tasks.get_mut(&hold) {
+            task.ancestors.extend(context.ancestry.iter().map(|ancestor| ancestor.pid));
+        }
+        self.step(Input::Context { hold, context });
+    }
+
+    /// Forgets the task of a hold. Parents that stopped with it go on.
+    fn ended(&mut self, hold: u64) {
+        self.resumes.done(hold);
+        if let Some(HeldTask { tgid, since_ns, ancestors, .. }) = self.tasks.remove(&hold) {
+            let now = self.now().boot_ns;
+            let noticed = now.saturating_sub(since_ns) > NOTICED_NS;
+            self.parents.start(Family { tgid, ancestors, noticed }, now);
+        }
+    }
+
+    /// Writes a record that nothing waits for.
+    pub(super) fn record(&mut self, record: &Record) {
+        let now = self.now();
+        if let Err(err) = self.log.push(record, now) {
+            self.error(format!("a record cannot be written: {err}"));
+        }
+    }
+
+    /// One step of the broker, and what follows.
+    pub(super) fn step(&mut self, input: Input) {
+        let now = self.now();
+        let effects = self.broker.step(input, now);
+        for effect in effects {
+            self.effect(effect, now);
+        }
+    }
+
+    fn effect(&mut self, effect: Effect, now: Now) {
+        match effect {
+            Effect::Append { ticket, record } => {
+                match self.log.push(&record.into(), now) {
+                    Ok(()) => self.ticket = self.ticket.max(ticket),
+                    // Its ticket never comes: the hold stays, which is what a record that cannot be written means.
+                    Err(err) => self.error(format!("a record cannot be written: {err}")),
+                }
+            }
+            Effect::StoreVerdict(verdict) => self.store_verdict(verdict, now),
+            Effect::GatherContext(request) => {
+                let cgroup = judge::cgroup_of(request.task.pid).unwrap_or_default();
+                let hints = self.agents.hints(&request.action.agent, &cgroup, &self.config);
+                self.gatherer.submit(Job { hold: request.hold, request, hints });
+            }
+            Effect::Notify { request, change } => self.notify(request, change),
+            Effect::Reply { to, reply } => self.reply(to, reply),
+            Effect::Report { hold } => self.ask_again(hold, now),
+            Effect::Health(health) => {
+                if let Some(error) = health.log_error {
+                    self.error(format!("the provenance log cannot be written, so nothing that waits goes on: {error}"));
+                }
+            }
+            Effect::Timer { at_ns } => self.deadline_ns = at_ns,
+        }
+    }
+
+    fn store_verdict(&mut self, verdict: StoreVerdict, now: Now) {
+        let (effect, errno) = match verdict.effect {
+            request::Effect::Allow => (abi::Effect::ALLOW, 0),
+            request::Effect::Deny { errno } => (abi::Effect::DENY, u32::from(errno)),
+        };
+        let key = VerdictKey { task: verdict.key, stage: u64::from(verdict.stage) };
+        if let Err(err) = self.kernel.prolong_verdicts(key, verdict.expires_ns) {
+            self.error(format!("a verdict cannot be prolonged: {err}"));
+        }
+        let stored = self.kernel.store_verdict(
+            key,
+            abi::Verdict {
+                nonce: self.kernel.nonce,
+                hold: verdict.hold,
+                digest: verdict.digest,
+                expires_ns: verdict.expires_ns,
+                interpreter_dev: verdict.interpreter.map_or(0, |interpreter| interpreter.dev),
+                interpreter_ino: verdict.interpreter.map_or(0, |interpreter| interpreter.ino),
+                effect,
+                errno,
+            },
+        );
+        if let Err(err) = stored {
+            // The broker has it stored again when the next scan still finds the hold.
+            self.error(format!("a verdict cannot be stored: {}", chain(&err)));
+            return;
+        }
+        self.wake(verdict.hold, verdict.key, now);
+    }
+
+    fn wake(&mut self, hold: u64, key: TaskKey, now: Now) {
+        let kernel = &self.kernel;
+        let held = |key: &TaskKey| kernel.hold(key).ok().flatten();
+        let (tgid, fresh) = match self.tasks.get(&hold) {
+            Some(task) => (task.tgid, now.boot_ns.saturating_sub(task.since_ns) < FRESH_NS),
+            None => match held(&key) {
+                Some(hold) => (hold.tgid, false),
+                None => return,
+            },
+        };
+        self.resumes
+            .start(hold, key, tgid, now.boot_ns, |key| fresh || held(key).is_some_and(|found| found.id == hold));
+    }
+
+    /// Has the kernel side publish a hold that the broker does not know.
+    fn ask_again(&mut self, hold: u64, now: Now) {
+        let Some(key) = self.tasks.get(&hold).map(|task| task.key) else { return };
+        if let Ok(Some(found)) = self.kernel.hold(&key)
+            && found.id == hold
+        {
+            self.report(key, found, now);
+        }
+    }
+
+    fn report(&mut self, key: TaskKey, found: abi::Hold, now: Now) {
+        let verdict = abi::Verdict {
+            nonce: self.kernel.nonce,
+            hold: found.id,
+            digest: found.digest,
+            expires_ns: now.boot_ns + broker::VERDICT_LIFETIME_NS,
+            interpreter_dev: 0,
+            interpreter_ino: 0,
+            effect: abi::Effect::REPORT,
+            errno: 0,
+        };
+        if let Err(err) = self.kernel.store_verdict(VerdictKey { task: key, stage: u64::from(found.stage) }, verdict) {
+            self.error(format!("a hold cannot be asked for: {err}"));
+            return;
+        }
+        let kernel = &self.kernel;
+        resume::resume(key, found.tgid, |key| kernel.hold(key).ok().flatten().is_some_and(|now| now.id == found.id));
+    }
+
+    fn notify(&mut self, request: Arc<Request>, change: Change) {
+        if change == Change::Ended {
+            self.gatherer.cancel(request.hold);
+            for reply in self.answered.remove(&request.id).unwrap_or_default() {
+                // The caller may be gone.
+                let _ = reply.send(Ok(Answer::Request(request.clone())));
+            }
+        }
+        // Nobody may be watching.
+        let _ = self.changes.send(request);
+    }
+
+    fn reply(&mut self, to: u64, reply: Reply) {
+        let Some((id, sender)) = self.deciders.remove(&to) else { return };
+        let result = match reply {
+            Reply::Decided => {
+                self.answered.entry(id).or_default().push(sender);
+                return;
+            }
+            Reply::AlreadyDecided(decision) => Err(CallError::new(
+                ErrorCode::AlreadyDecided,
+                format!("{id} was decided already: {}", super::calls::decision_text(&decision)),
+            )),
+            Reply::NotPending(state) => Err(CallError::new(
+                ErrorCode::AlreadyDecided,
+                format!("{id} does not wait any more: {}", super::calls::state_text(&state)),
+            )),
+            Reply::Unknown => Err(super::calls::no_such_request(id)),
+        };
+        let _ = sender.send(result);
+    }
+
+    /// Makes durable what waits for it, until nothing follows from that any more.
+    pub(super) fn settle(&mut self) {
+        while let Some(ticket) = self.ticket.take() {
+            match self.log.commit() {
+                Ok(()) => {
+                    self.log_retry_ns = None;
+                    self.step(Input::Logged { through: ticket });
+                }
+                Err(err) => {
+                    self.ticket = Some(ticket);
+                    self.log_retry_ns = Some(self.now().boot_ns + LOG_RETRY_NS);
+                    self.step(Input::LogFailed { error: chain(&err) });
+                    self.answer_undurable();
+                    return;
+                }
+            }
+        }
+        if self.log.is_dirty()
+            && let Err(err) = self.log.flush()
+        {
+            self.log_retry_ns = Some(self.now().boot_ns + LOG_RETRY_NS);
+            self.step(Input::LogFailed { error: chain(&err) });
+        }
+    }
+
+    /// Tells those who decided that their decision waits for the log. It counts nevertheless.
+    fn answer_undurable(&mut self) {
+        let broker = &self.broker;
+        for (_, replies) in self.answered.extract_if(|id, _| !broker.is_durable(*id)) {
+            for reply in replies {
+                let error = CallError::new(
+                    ErrorCode::Log,
+                    "the decision is taken, but cannot be written to the provenance log",
+                )
+                .with_hint("it takes effect when the log can be written again; see `gatekeeper status`");
+                // The caller may be gone.
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    /// When the loop has to wake up by itself.
+    pub(super) fn next_ns(&self) -> Option<u64> {
+        [self.deadline_ns, self.scan_ns, self.log_retry_ns, self.resumes.next_ns(), self.parents.next_ns()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self) {
+        let now = self.now();
+        if self.deadline_ns.is_some_and(|at| at <= now.boot_ns) {
+            self.step(Input::Tick);
+        }
+        if self.log_retry_ns.is_some_and(|at| at <= now.boot_ns) {
+            self.log_retry_ns = None;
+            match self.ticket {
+                Some(_) => self.settle(),
+                None if self.log.is_dirty() => {
+                    if self.log.commit().is_ok() {
+                        self.step(Input::Logged { through: Ticket(0) });
+                    } else {
+                        self.log_retry_ns = Some(now.boot_ns + LOG_RETRY_NS);
+                    }
+                }
+                None => {}
+            }
+        }
+        let kernel = &self.kernel;
+        for hold in self.resumes.due(now.boot_ns, |key| kernel.hold(key).ok().flatten().is_some()) {
+            tracing::debug!(hold, "a hold ended without a record");
+        }
+        let (kernel, roots) = (&self.kernel, &self.roots);
+        self.parents.look(
+            now.boot_ns,
+            self.agents.cgroup_root(),
+            |cgroup| is_below(roots, cgroup),
+            || kernel.holds().unwrap_or_default().into_iter().map(|(_, hold)| hold.tgid).collect(),
+        );
+        if self.scan_ns.is_some_and(|at| at <= now.boot_ns) {
+            self.scan();
+        }
+    }
+
+    /// Whether a cgroup's path lies in an agent's cgroup.
+    pub(super) fn is_agents(&self, cgroup: &str) -> bool {
+        is_below(&self.roots, cgroup)
+    }
+
+    /// Compares the kernel side's holds with the broker's.
+    pub(super) fn scan(&mut self) {
+        let now = self.now();
+        let holds = match self.kernel.holds() {
+            Ok(holds) => holds,
+            Err(err) => {
+                self.error(format!("the kernel's holds cannot be read: {err}"));
+                self.scan_ns = Some(now.boot_ns + SCAN_NS);
+                return;
+            }
+        };
+        let mut open = HashSet::with_capacity(holds.len());
+        // The verdict on a script waits for the one on its interpreter, however long that takes.
+        let stages: HashMap<_, _> = holds.iter().map(|(key, hold)| (*key, u64::from(hold.stage))).collect();
+        for (key, hold) in holds {
+            if hold.agent == kernel::trial::AGENT {
+                continue;
+            }
+            if is_alive(&hold) {
+                open.insert(hold.id);
+                self.tasks.entry(hold.id).or_insert_with(|| HeldTask {
+                    key,
+                    tgid: hold.tgid,
+                    since_ns: hold.since_ns,
+                    ancestors: Vec::new(),
+                });
+            } else if let Err(err) = self.kernel.forget_hold(&key) {
+                self.error(format!("the hold of an ended task cannot be removed: {}", chain(&err)));
+            }
+        }
+        let gone: Vec<_> = self.tasks.keys().filter(|hold| !open.contains(hold)).copied().collect();
+        for hold in gone {
+            self.ended(hold);
+        }
+        let any = !open.is_empty() || self.broker.open_holds() > 0;
+        self.step(Input::Scan { open, taken_ns: now.boot_ns });
+        self.forget_old_verdicts(now, &stages);
+        self.scan_ns = any.then_some(now.boot_ns + SCAN_NS);
+    }
+
+    fn forget_old_verdicts(&mut self, now: Now, stages: &HashMap<TaskKey, u64>) {
+        let Ok(verdicts) = self.kernel.verdicts() else { return };
+        for (key, expires_ns) in verdicts {
+            let awaited = stages.get(&key.task).is_some_and(|stage| key.stage < *stage);
+            if expires_ns < now.boot_ns
+                && !awaited
+                && let Err(err) = self.kernel.remove_verdict(&key)
+            {
+                self.error(format!("an old verdict cannot be removed: {}", chain(&err)));
+            }
+        }
+    }
+
+    /// Tells the kernel side about agents and rules.
+    pub(super) fn apply_policy(&mut self) -> Result<(), DaemonError> {
+        let tables = tables::compile(&self.config.policy, &self.agents.numbers());
+        let mut roots = self.agents.roots(&self.config, &tables);
+        roots.extend(super::agents::trial_root(self.agents.cgroup_root()));
+        let mut prefixes = tables.prefixes;
+        prefixes.insert((kernel::trial::AGENT, Vec::new()), abi::ActionKind::MKDIR.bit());
+        self.kernel.set_policy(&roots, &Matchers { prefixes, ports: tables.ports })?;
+        self.kernel.set_mode(self.config.mode.number(), self.config.limits.reruns_per_second)?;
+        self.remember_roots(roots);
+        Ok(())
+    }
+
+    fn remember_roots(&mut self, roots: Vec<kernel::AgentRoot>) {
+        // A poisoned lock still guards a set.
+        *self.scope.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            roots.iter().map(|root| root.cgroup).collect();
+        self.roots = roots;
+    }
+
+    /// Cgroups came or went.
+    pub(super) fn cgroups_changed(&mut self) {
+        self.agents.drain_watch();
+        let tables = tables::compile(&self.config.policy, &self.agents.numbers());
+        let mut roots = self.agents.roots(&self.config, &tables);
+        roots.extend(super::agents::trial_root(self.agents.cgroup_root()));
+        if roots != self.roots {
+            match self.kernel.set_agents(&roots) {
+                Ok(()) => self.remember_roots(roots),
+                Err(err) => self.error(format!("a new cgroup of an agent cannot be enrolled: {err}")),
+            }
+        }
+        for (name, run) in self.agents.end_empty_runs() {
+            self.record(&Record::RunEnd { run: name, agent: run.agent, status: None, signal: None });
+        }
+    }
+
+    /// Whether anything is enforced.
+    pub(super) fn enforces(&self) -> bool {
+        self.config.mode == Mode::Enforce
+    }
+}
+
+fn is_below(roots: &[kernel::AgentRoot], cgroup: &str) -> bool {
+    roots.iter().any(|root| {
+        cgroup.strip_prefix(root.path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+/// Whether the task of a hold still lives. What cannot be told counts as alive: the hold stays.
+fn is_alive(hold: &abi::Hold) -> bool {
+    let path = format!("/proc/{}/task/{}", hold.tgid, hold.tid);
+    !matches!(std::fs::metadata(path), Err(err) if err.kind() == std::io::ErrorKind::NotFound)
+}
+
+fn refusal_text(refusal: Refusal) -> (&'static str, &'static str) {
+    Refusal::ALL
+        .iter()
+        .find(|(known, ..)| *known == refusal)
+        .map_or(("unknown", "for a reason that this version does not know"), |(_, name, text)| (name, text))
+}
+
+/// An error with all its sources, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+impl From<KernelError> for CallError {
+    fn from(error: KernelError) -> Self {
+        Self::new(ErrorCode::CannotEnforce, chain(&error))
+    }
+}

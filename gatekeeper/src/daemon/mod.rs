@@ -1,0 +1,88 @@
+//! The daemon: wires the kernel side, the policy, the broker, the log and the control socket together.
+//!
+//! Everything that happens comes in as one `Event` and is dealt with to its end before the next; the loop is in
+//! `core`. Here are start and stop. Nothing here decides about an action.
+
+mod agents;
+mod calls;
+mod core;
+mod judge;
+mod parents;
+mod resume;
+mod start;
+
+use std::{io, path::PathBuf};
+
+pub use agents::{CgroupError, find_cgroup_root};
+pub use judge::user_id;
+pub use start::run;
+
+use crate::{config, control::server, kernel, provenance, request::Context};
+
+/// What `gatekeeper daemon` was told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration.
+    pub config: PathBuf,
+    /// Where to listen, instead of below the configuration's runtime directory.
+    pub socket: Option<PathBuf>,
+    /// aya-log's level for the kernel side: 0 is off.
+    pub kernel_log_level: u8,
+}
+
+/// Why the daemon does not start or go on.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum DaemonError {
+    #[error("{0}")]
+    Config(config::Errors),
+    #[error("control.group: there is no group {0}; make it with `groupadd --system {0}`, or name another")]
+    NoGroup(String),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("cannot enforce")]
+    Kernel(#[from] kernel::KernelError),
+    #[error("cannot enforce; `gatekeeper check` tells more")]
+    Trial(#[from] kernel::trial::TrialError),
+    #[error("the provenance log cannot be used")]
+    Log(#[from] provenance::Error),
+    #[error("the control socket cannot be used")]
+    Socket(#[from] server::BindError),
+    #[error("cannot {0}")]
+    System(&'static str, #[source] io::Error),
+    #[error("gatekeeper must run in the host's process namespace: process ids of the kernel would mean others here")]
+    PidNamespace,
+    #[error("the daemon is inside the cgroup of the agent {0}, and would wait for itself; start it elsewhere")]
+    InsideAgent(String),
+}
+
+/// Everything that can happen.
+enum Event {
+    /// The kernel side has records.
+    Kernel,
+    /// Somebody calls.
+    Call(server::Incoming),
+    /// Somebody was turned away.
+    Refused(server::Refused),
+    /// What surrounds a held action became known.
+    Context { hold: u64, context: Box<Context> },
+    /// A held program was looked into.
+    Script { held: Box<kernel::events::Held>, interpreter: Option<judge::ScriptInterpreter> },
+    /// Cgroups came or went.
+    Cgroups,
+    /// A deadline, a resume or a scan is due.
+    Timer,
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Stop(&'static str),
+}
+
+/// Seconds in which a held program's first line must have been read.
+const SCRIPT_SECONDS: u64 = 2;
+
+impl From<config::Errors> for DaemonError {
+    fn from(errors: config::Errors) -> Self {
+        Self::Config(errors)
+    }
+}

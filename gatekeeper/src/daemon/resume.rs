@@ -1,0 +1,105 @@
+//! Waking tasks whose verdict is stored.
+//!
+//! A SIGCONT can come before the stop that it should end, and is then lost; so it is repeated, with growing pauses, until
+//! the kernel side says that the verdict was applied. A signal alone lets nothing pass, so one too many does no harm.
+
+use std::collections::{BTreeMap, HashMap};
+
+use gatekeeper_common::TaskKey;
+use rustix::process::{Pid, Signal};
+
+/// First pause, nanoseconds: longer than a stop takes, shorter than anybody notices.
+const FIRST_NS: u64 = 2_000_000;
+/// Longest pause.
+const LAST_NS: u64 = 1_000_000_000;
+
+/// A task that is to run again.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    key: TaskKey,
+    tgid: u32,
+    at_ns: u64,
+    pause_ns: u64,
+}
+
+/// All tasks that are to run again, by hold.
+#[derive(Debug, Default)]
+pub(super) struct Resumes {
+    waiting: HashMap<u64, Waiting>,
+    times: BTreeMap<(u64, u64), ()>,
+}
+
+impl Resumes {
+    /// Resumes the task of a hold now, and again until [`Self::done`]. `is_held` says whether the kernel side still has
+    /// this hold: then the task lives, and the pid is its own.
+    pub(super) fn start(
+        &mut self,
+        hold: u64,
+        key: TaskKey,
+        tgid: u32,
+        now_ns: u64,
+        is_held: impl Fn(&TaskKey) -> bool,
+    ) {
+        self.done(hold);
+        self.schedule(hold, Waiting { key, tgid, at_ns: now_ns + FIRST_NS, pause_ns: FIRST_NS });
+        resume(key, tgid, is_held);
+    }
+
+    fn schedule(&mut self, hold: u64, waiting: Waiting) {
+        self.times.insert((waiting.at_ns, hold), ());
+        self.waiting.insert(hold, waiting);
+    }
+
+    /// The verdict was applied, or the task is gone.
+    pub(super) fn done(&mut self, hold: u64) {
+        if let Some(waiting) = self.waiting.remove(&hold) {
+            self.times.remove(&(waiting.at_ns, hold));
+        }
+    }
+
+    /// When to call [`Self::due`] next.
+    pub(super) fn next_ns(&self) -> Option<u64> {
+        self.times.first_key_value().map(|((at, _), ())| *at)
+    }
+
+    /// Resumes again what is due. Returns holds that the kernel side does not have any more.
+    pub(super) fn due(&mut self, now_ns: u64, is_held: impl Fn(&TaskKey) -> bool) -> Vec<u64> {
+        let mut gone = Vec::new();
+        while let Some(((at, hold), ())) = self.times.first_key_value().map(|(key, value)| (*key, *value)) {
+            if at > now_ns {
+                break;
+            }
+            let Some(mut waiting) = self.waiting.get(&hold).copied() else {
+                self.times.remove(&(at, hold));
+                continue;
+            };
+            self.done(hold);
+            if is_held(&waiting.key) {
+                resume(waiting.key, waiting.tgid, &is_held);
+                waiting.pause_ns = (waiting.pause_ns * 2).min(LAST_NS);
+                waiting.at_ns = now_ns + waiting.pause_ns;
+                self.schedule(hold, waiting);
+            } else {
+                gone.push(hold);
+            }
+        }
+        gone
+    }
+}
+
+/// Sends SIGCONT to a process, if it still has the held task. Between the look and the signal the task could be killed and
+/// its number given away; then another process is resumed that somebody had stopped, or nothing happens at all. (A pidfd
+/// would close that gap for three more system calls each time.)
+pub(super) fn resume(key: TaskKey, tgid: u32, is_held: impl Fn(&TaskKey) -> bool) {
+    if is_held(&key) {
+        resume_process(tgid);
+    }
+}
+
+/// Sends SIGCONT to a process. A signal alone lets nothing pass.
+pub(super) fn resume_process(tgid: u32) {
+    if let Some(pid) = Pid::from_raw(tgid.cast_signed()) {
+        // It may be gone.
+        let _ = rustix::process::kill_process(pid, Signal::CONT);
+    }
+}
