@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::{
     DaemonError, Event, Options, SCRIPT_SECONDS,
     agents::Agents,
-    judge,
+    judge, parents,
     parents::{Family, Parents},
     resume,
     resume::Resumes,
@@ -56,6 +56,13 @@ pub(super) struct HeldTask {
     since_ns: u64,
     /// As far as they are known.
     ancestors: Vec<u32>,
+}
+
+impl HeldTask {
+    fn family(&self, now_ns: u64) -> Family {
+        let noticed = now_ns.saturating_sub(self.since_ns) > NOTICED_NS;
+        Family { tgid: self.tgid, ancestors: self.ancestors.clone(), noticed }
+    }
 }
 
 pub(super) struct Daemon {
@@ -250,10 +257,9 @@ impl Daemon {
     /// Forgets the task of a hold. Parents that stopped with it go on.
     fn ended(&mut self, hold: u64) {
         self.resumes.done(hold);
-        if let Some(HeldTask { tgid, since_ns, ancestors, .. }) = self.tasks.remove(&hold) {
+        if let Some(task) = self.tasks.remove(&hold) {
             let now = self.now().boot_ns;
-            let noticed = now.saturating_sub(since_ns) > NOTICED_NS;
-            self.parents.start(Family { tgid, ancestors, noticed }, now);
+            self.parents.start(task.family(now), now);
         }
     }
 
@@ -334,15 +340,23 @@ impl Daemon {
     fn wake(&mut self, hold: u64, key: TaskKey, now: Now) {
         let kernel = &self.kernel;
         let held = |key: &TaskKey| kernel.hold(key).ok().flatten();
-        let (tgid, fresh) = match self.tasks.get(&hold) {
-            Some(task) => (task.tgid, now.boot_ns.saturating_sub(task.since_ns) < FRESH_NS),
+        let (family, age_ns) = match self.tasks.get(&hold) {
+            Some(task) => (task.family(now.boot_ns), now.boot_ns.saturating_sub(task.since_ns)),
             None => match held(&key) {
-                Some(hold) => (hold.tgid, false),
+                Some(hold) => (Family { tgid: hold.tgid, ancestors: Vec::new(), noticed: true }, u64::MAX),
                 None => return,
             },
         };
-        self.resumes
-            .start(hold, key, tgid, now.boot_ns, |key| fresh || held(key).is_some_and(|found| found.id == hold));
+        let ancestors = if family.noticed {
+            let is_agents = |cgroup: &str| self.is_agents(cgroup);
+            parents::wake(&family, self.agents.cgroup_root(), &is_agents, &|| holding(kernel))
+        } else {
+            Vec::new()
+        };
+        let fresh = age_ns < FRESH_NS;
+        self.resumes.start(hold, key, family.tgid, ancestors, now.boot_ns, |key| {
+            fresh || held(key).is_some_and(|found| found.id == hold)
+        });
     }
 
     /// Has the kernel side publish a hold that the broker does not know.
@@ -484,7 +498,7 @@ impl Daemon {
             now.boot_ns,
             self.agents.cgroup_root(),
             |cgroup| is_below(roots, cgroup),
-            || kernel.holds().unwrap_or_default().into_iter().map(|(_, hold)| hold.tgid).collect(),
+            || holding(kernel),
         );
         if self.scan_ns.is_some_and(|at| at <= now.boot_ns) {
             self.scan();
@@ -590,6 +604,11 @@ impl Daemon {
     pub(super) fn enforces(&self) -> bool {
         self.config.mode == Mode::Enforce
     }
+}
+
+/// The processes that wait.
+fn holding(kernel: &Kernel) -> HashSet<u32> {
+    kernel.holds().unwrap_or_default().into_iter().map(|(_, hold)| hold.tgid).collect()
 }
 
 fn is_below(roots: &[kernel::AgentRoot], cgroup: &str) -> bool {

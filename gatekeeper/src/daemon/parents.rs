@@ -1,9 +1,10 @@
 //! Waking programs that stopped together with a held child.
 //!
 //! sudo stops itself when its command stops, and with a pty of its own its whole process group: a shell's job control
-//! would resume it. Nobody does when the command goes on by itself, so the daemon does once a hold has ended. It looks
-//! several times, since such a program may notice the stop late, and sends SIGCONT to nobody but stopped processes of
-//! an agent that belong to the ancestors' process groups and do not wait themselves.
+//! would resume it. Nobody does when the command goes on by itself, so the daemon does: before the command goes on, since
+//! such a program continues its command itself and reports a failure if that has ended meanwhile, and again once the hold
+//! has ended, several times, since it may notice the stop late. SIGCONT goes to nobody but stopped processes of an agent
+//! that belong to the ancestors' process groups and do not wait themselves.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -69,8 +70,8 @@ impl Parents {
                 if !family.noticed {
                     self.short.remove(&family.tgid);
                 }
-                let woke = wake(&family, cgroup_root, &is_agents, &holding);
-                if (woke || family.noticed)
+                let woken = wake(&family, cgroup_root, &is_agents, &holding);
+                if (!woken.is_empty() || family.noticed)
                     && let Some(pause) = LOOKS_NS.get(looks + 1)
                 {
                     let family = Family { noticed: true, ..family };
@@ -81,15 +82,16 @@ impl Parents {
     }
 }
 
-/// Wakes the stopped ancestors and those that stopped with them. Returns whether there were any.
-fn wake(
+/// Wakes the stopped ancestors and those that stopped with them. Returns these ancestors.
+pub(super) fn wake(
     family: &Family,
     cgroup_root: &Path,
     is_agents: &impl Fn(&str) -> bool,
     holding: &impl Fn() -> HashSet<u32>,
-) -> bool {
+) -> Vec<u32> {
     let mut seen = HashSet::new();
     let mut groups = HashSet::new();
+    let mut ancestors = Vec::new();
     let mut stopped = HashSet::new();
     for start in std::iter::once(family.tgid).chain(family.ancestors.iter().copied()) {
         let mut pid = start;
@@ -101,6 +103,7 @@ fn wake(
                 && is_agents(&cgroup)
             {
                 groups.insert(stat.group);
+                ancestors.push(pid);
                 stopped.insert(pid);
                 stopped.extend(members(cgroup_root, &cgroup));
             }
@@ -108,9 +111,10 @@ fn wake(
         }
     }
     if stopped.is_empty() {
-        return false;
+        return ancestors;
     }
     let holding = holding();
+    ancestors.retain(|pid| !holding.contains(pid));
     for pid in stopped.into_iter().filter(|pid| !holding.contains(pid)) {
         let Some(number) = Pid::from_raw(pid.cast_signed()) else { continue };
         // The descriptor first, the check behind it: what it names cannot be another process's from then on.
@@ -122,7 +126,12 @@ fn wake(
             let _ = pidfd_send_signal(&process, Signal::CONT);
         }
     }
-    true
+    ancestors
+}
+
+/// Whether a process that was woken has done what it does then, and waits for something again or has ended.
+pub(super) fn is_settled(pid: u32) -> bool {
+    Stat::of(pid).is_none_or(|stat| !matches!(stat.state, b'R' | b'T'))
 }
 
 /// The processes of a cgroup.

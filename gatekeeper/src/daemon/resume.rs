@@ -2,24 +2,35 @@
 //!
 //! A SIGCONT can come before the stop that it should end, and is then lost; so it is repeated, with growing pauses, until
 //! the kernel side says that the verdict was applied. A signal alone lets nothing pass, so one too many does no harm.
+//!
+//! Where ancestors had stopped with the task (`parents`), they come first: sudo sends SIGCONT to its command itself once it
+//! runs again, and takes it for a failure to find the command gone.
 
 use std::collections::{BTreeMap, HashMap};
 
 use gatekeeper_common::TaskKey;
 use rustix::process::{Pid, Signal};
 
+use super::parents;
+
 /// First pause, nanoseconds: longer than a stop takes, shorter than anybody notices.
 const FIRST_NS: u64 = 2_000_000;
 /// Longest pause.
 const LAST_NS: u64 = 1_000_000_000;
+/// How long a task waits for its ancestors to come round: they need milliseconds, on a busy host more.
+const ANCESTORS_NS: u64 = 1_000_000_000;
 
 /// A task that is to run again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Waiting {
     key: TaskKey,
     tgid: u32,
     at_ns: u64,
     pause_ns: u64,
+    /// Processes that were woken and shall do their part first.
+    ancestors: Vec<u32>,
+    /// Until when.
+    ancestors_until_ns: u64,
 }
 
 /// All tasks that are to run again, by hold.
@@ -30,19 +41,24 @@ pub(super) struct Resumes {
 }
 
 impl Resumes {
-    /// Resumes the task of a hold now, and again until [`Self::done`]. `is_held` says whether the kernel side still has
-    /// this hold: then the task lives, and the pid is its own.
+    /// Resumes the task of a hold now, or once its woken `ancestors` have settled, and again until [`Self::done`].
+    /// `is_held` says whether the kernel side still has this hold: then the task lives, and the pid is its own.
     pub(super) fn start(
         &mut self,
         hold: u64,
         key: TaskKey,
         tgid: u32,
+        ancestors: Vec<u32>,
         now_ns: u64,
         is_held: impl Fn(&TaskKey) -> bool,
     ) {
         self.done(hold);
-        self.schedule(hold, Waiting { key, tgid, at_ns: now_ns + FIRST_NS, pause_ns: FIRST_NS });
-        resume(key, tgid, is_held);
+        let first = ancestors.is_empty();
+        let (at_ns, ancestors_until_ns) = (now_ns + FIRST_NS, now_ns + ANCESTORS_NS);
+        self.schedule(hold, Waiting { key, tgid, at_ns, pause_ns: FIRST_NS, ancestors, ancestors_until_ns });
+        if first {
+            resume(key, tgid, is_held);
+        }
     }
 
     fn schedule(&mut self, hold: u64, waiting: Waiting) {
@@ -69,19 +85,22 @@ impl Resumes {
             if at > now_ns {
                 break;
             }
-            let Some(mut waiting) = self.waiting.get(&hold).copied() else {
+            let Some(mut waiting) = self.waiting.get(&hold).cloned() else {
                 self.times.remove(&(at, hold));
                 continue;
             };
             self.done(hold);
-            if is_held(&waiting.key) {
-                resume(waiting.key, waiting.tgid, &is_held);
-                waiting.pause_ns = (waiting.pause_ns * 2).min(LAST_NS);
-                waiting.at_ns = now_ns + waiting.pause_ns;
-                self.schedule(hold, waiting);
-            } else {
+            if !is_held(&waiting.key) {
                 gone.push(hold);
+                continue;
             }
+            waiting.ancestors.retain(|pid| !parents::is_settled(*pid));
+            if waiting.ancestors.is_empty() || waiting.ancestors_until_ns <= now_ns {
+                resume(waiting.key, waiting.tgid, &is_held);
+            }
+            waiting.pause_ns = (waiting.pause_ns * 2).min(LAST_NS);
+            waiting.at_ns = now_ns + waiting.pause_ns;
+            self.schedule(hold, waiting);
         }
         gone
     }
