@@ -91,9 +91,12 @@ fn nothing_goes_on_while_the_log_cannot_be_written() {
     while file.write_all(&[0; 512]).is_ok() {}
     drop(file);
 
-    // The first decision meets the full disk, the second one knows of it already.
+    // The first decision meets the full disk, the second one knows of it already. The log's last page may have some room
+    // left, so their records are longer than a page.
+    let reason = "x".repeat(4096);
     for request in &requests[..2] {
-        let output = daemon.command(&["approve", request["id"].as_str().unwrap()]).output().unwrap();
+        let id = request["id"].as_str().unwrap();
+        let output = daemon.command(&["approve", id, "--reason", &reason]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(9), "{said}");
         assert!(said.contains("log"), "{said}");
