@@ -1,7 +1,8 @@
 //! `gatekeeper approve` and `gatekeeper deny`: decide one request.
 
-use super::{Terminal, describe};
+use super::Terminal;
 use crate::{
+    channel::card,
     control::protocol::Call,
     exit::{Exit, Failure},
     request::{Effect, Request, RequestId, State},
@@ -70,7 +71,7 @@ fn decide(id: RequestId, effect: Effect, reason: Option<String>, terminal: &mut 
 /// What became of a decision, in one line; an error if it did not become what was decided.
 pub(super) fn outcome(request: &Request, effect: Effect) -> Result<String, String> {
     let Request { id, state, action, .. } = request;
-    let action = describe::action_line(action);
+    let action = card::action_line(action);
     let verb = match effect {
         Effect::Allow => "approved",
         Effect::Deny { .. } => "denied",
@@ -79,7 +80,7 @@ pub(super) fn outcome(request: &Request, effect: Effect) -> Result<String, Strin
         (Effect::Allow, State::Released) => Ok(format!("{verb} {id}, it went on: {action}")),
         (Effect::Deny { .. }, State::Denied) => Ok(format!("{verb} {id}, it failed: {action}")),
         (_, State::Decided) => Ok(format!("{verb} {id}, the kernel applies it: {action}")),
-        (_, state) => Err(format!("request {id} was not {verb}: it is {}", describe::state_name(state))),
+        (_, state) => Err(format!("request {id} was not {verb}: it is {}", card::state_name(state))),
     }
 }
 

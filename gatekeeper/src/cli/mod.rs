@@ -6,7 +6,6 @@
 mod check;
 mod daemon;
 mod decide;
-mod describe;
 mod detach;
 mod log;
 mod output;
@@ -16,7 +15,7 @@ mod review;
 mod run;
 mod show;
 mod status;
-mod time;
+mod wrap;
 
 use std::path::PathBuf;
 

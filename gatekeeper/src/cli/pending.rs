@@ -1,7 +1,8 @@
 //! `gatekeeper pending`: the requests that wait, once or as they change.
 
-use super::{Terminal, describe, time};
+use super::Terminal;
 use crate::{
+    channel::card::{self, time},
     control::client::ClientError,
     control::protocol::{CallError, ErrorCode},
     exit::{Exit, Failure},
@@ -54,16 +55,16 @@ fn write_change(terminal: &mut Terminal, request: &Request) -> Result<(), Failur
         return terminal.output.object(request);
     }
     let Request { id, state, action, ask, deadline_ms, .. } = request;
-    let state = describe::state_name(state);
+    let state = card::state_name(state);
     let left = if request.state.is_final() { "-".to_owned() } else { time::left(*deadline_ms, time::now_ms()) };
-    let (risk, agent, user) = (describe::risk_name(ask.risk), describe::safe(&action.agent), describe::user(request));
-    let (rule, action) = (describe::safe(&ask.rule), shortened(request));
+    let (risk, agent, user) = (card::risk_name(ask.risk), card::safe(&action.agent), card::user(request));
+    let (rule, action) = (card::safe(&ask.rule), shortened(request));
     terminal.output.line(format_args!("{id}  {state:<10}  {left:<8}  {risk:<8}  {agent}  {user}  {rule}  {action}"))
 }
 
 /// The action in one line. A long one ends in a mark that cannot be part of it.
 fn shortened(request: &Request) -> String {
-    let line = describe::action_line(&request.action);
+    let line = card::action_line(&request.action);
     match line.char_indices().nth(ACTION_CHARACTERS) {
         Some((end, _)) => format!("{} … (cut, see `gatekeeper show {}`)", &line[..end], request.id),
         None => line,
@@ -78,10 +79,10 @@ fn table(requests: &[Request], now_ms: u64) -> Vec<String> {
             id.to_string(),
             time::age(*held_at_ms, now_ms),
             time::left(*deadline_ms, now_ms),
-            describe::risk_name(ask.risk).to_owned(),
-            describe::safe(&action.agent),
-            describe::user(request),
-            describe::safe(&ask.rule),
+            card::risk_name(ask.risk).to_owned(),
+            card::safe(&action.agent),
+            card::user(request),
+            card::safe(&ask.rule),
             shortened(request),
         ]
     });

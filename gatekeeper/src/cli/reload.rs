@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::{Terminal, describe};
+use super::Terminal;
 use crate::{
+    channel::card,
     control::protocol::{Call, Reply},
     exit::{Exit, Failure},
 };
@@ -19,10 +20,10 @@ pub(super) fn run(Arguments {}: Arguments, terminal: &mut Terminal) -> Result<Ex
     if terminal.output.is_json() {
         terminal.output.object(&json!({ "policy": policy, "warnings": warnings }))?;
     } else {
-        let digest = describe::safe(&policy.digest);
+        let digest = card::safe(&policy.digest);
         terminal.output.line(format_args!("reloaded: {} rules, digest {digest}", policy.rules))?;
         for warning in warnings {
-            terminal.output.line(format_args!("warning: {}", describe::safe(&warning)))?;
+            terminal.output.line(format_args!("warning: {}", card::safe(&warning)))?;
         }
     }
     Ok(Exit::Success)

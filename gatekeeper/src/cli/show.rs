@@ -1,7 +1,8 @@
 //! `gatekeeper show`: everything about one request.
 
-use super::{Terminal, describe, time};
+use super::Terminal;
 use crate::{
+    channel::card::{self, time},
     control::protocol::Call,
     exit::{Exit, Failure},
     request::RequestId,
@@ -18,8 +19,8 @@ pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit,
     if terminal.output.is_json() {
         terminal.output.object(&request)?;
     } else {
-        for describe::Line { label, text } in describe::detail(&request, time::now_ms()) {
-            terminal.output.line(format_args!("{label:<width$}{text}", width = describe::LABEL_COLUMNS))?;
+        for card::Line { label, text } in card::detail(&request, time::now_ms()) {
+            terminal.output.line(format_args!("{label:<width$}{text}", width = card::LABEL_COLUMNS))?;
         }
     }
     Ok(Exit::Success)

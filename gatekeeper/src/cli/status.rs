@@ -1,7 +1,8 @@
 //! `gatekeeper status`: how the daemon is.
 
-use super::{Terminal, describe, time};
+use super::Terminal;
 use crate::{
+    channel::card::{self, time},
     control::protocol::{Call, Mode, Reply, StatusReport},
     exit::{Exit, Failure},
 };
@@ -40,7 +41,7 @@ fn lines(report: &StatusReport) -> Vec<String> {
         log,
         errors,
     } = report;
-    let safe = describe::safe;
+    let safe = card::safe;
     let mode = match mode {
         Mode::Enforce => "enforce",
         Mode::Observe => "OBSERVE ONLY: actions are reported, nothing waits",

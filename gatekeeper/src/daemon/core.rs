@@ -494,12 +494,7 @@ impl Daemon {
             tracing::debug!(hold, "a hold ended without a record");
         }
         let (kernel, roots) = (&self.kernel, &self.roots);
-        self.parents.look(
-            now.boot_ns,
-            self.agents.cgroup_root(),
-            |cgroup| is_below(roots, cgroup),
-            || holding(kernel),
-        );
+        self.parents.look(now.boot_ns, self.agents.cgroup_root(), |cgroup| is_below(roots, cgroup), || holding(kernel));
         if self.scan_ns.is_some_and(|at| at <= now.boot_ns) {
             self.scan();
         }

@@ -4,12 +4,10 @@
 //! wraps and scrolls. The last line says what keys do, and how much more there is.
 
 use super::{
-    super::{
-        describe::{self, LABEL_COLUMNS, beginning, columns, wrap},
-        time,
-    },
+    super::wrap::{beginning, columns, wrap},
     model::{Input, Item, View},
 };
+use crate::channel::card::{self, LABEL_COLUMNS, time};
 
 /// Rows of the list at most, so that the detail has most of the screen.
 const LIST_ROWS: usize = 8;
@@ -134,13 +132,13 @@ fn list(view: &View, rows: usize, width: usize, now_ms: u64) -> Vec<Row> {
         let stands = if item.deciding {
             "deciding".to_owned()
         } else if request.state.is_final() {
-            describe::state_name(&request.state).to_owned()
+            card::state_name(&request.state).to_owned()
         } else {
             time::left(request.deadline_ms, now_ms)
         };
         let marker = if position == selected { '>' } else { ' ' };
-        let (risk, agent) = (describe::risk_name(request.ask.risk), describe::safe(&request.action.agent));
-        let action = describe::action_line(&request.action);
+        let (risk, agent) = (card::risk_name(request.ask.risk), card::safe(&request.action.agent));
+        let action = card::action_line(&request.action);
         let text = format!("{marker}{}  {stands:<10} {risk:<8} {agent}  {action}", request.id);
         let look = if position == selected { Look::Reverse } else { Look::Plain };
         let text = cut(&text, width);
@@ -152,7 +150,7 @@ fn list(view: &View, rows: usize, width: usize, now_ms: u64) -> Vec<Row> {
 /// Everything about a request, wrapped.
 fn detail(item: &Item, width: usize, now_ms: u64) -> Vec<Row> {
     let mut rows = Vec::new();
-    for describe::Line { label, text } in describe::detail(&item.request, now_ms) {
+    for card::Line { label, text } in card::detail(&item.request, now_ms) {
         for (position, piece) in wrap(&text, width - LABEL_COLUMNS).into_iter().enumerate() {
             // A mark on lines that go on, so that a wrapped text cannot pose as a line of its own.
             let label = match position {
@@ -180,7 +178,7 @@ fn bottom(view: &View, width: usize, max_rows: usize) -> Vec<Row> {
     }
     match &view.input {
         Input::Reason { id, text } => {
-            let prompt = format!("why deny {id}? (Enter sends, Esc goes back) {}_", describe::safe(text));
+            let prompt = format!("why deny {id}? (Enter sends, Esc goes back) {}_", card::safe(text));
             let pieces = wrap(&prompt, width);
             // The end is where one types.
             let skipped = pieces.len().saturating_sub(max_rows.max(1));

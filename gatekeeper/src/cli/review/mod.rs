@@ -20,8 +20,9 @@ use self::{
     model::{Command, Key, View},
     screen::{Input, TakenScreen, read_input},
 };
-use super::{Terminal, time};
+use super::Terminal;
 use crate::{
+    channel::card::time,
     control::{
         client::{Client, ClientError},
         protocol::{Call, CallError, ErrorCode},

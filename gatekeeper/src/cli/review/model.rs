@@ -6,8 +6,11 @@
 
 use std::time::Duration;
 
-use super::super::{decide, describe};
-use crate::request::{Effect, Request, RequestId};
+use super::super::decide;
+use crate::{
+    channel::card,
+    request::{Effect, Request, RequestId},
+};
 
 /// Keys pressed sooner after the view has selected a request by itself were meant for something else.
 const GUARD: Duration = Duration::from_millis(700);
@@ -242,7 +245,7 @@ impl View {
         let is_guarded =
             self.guarded_since_ms.is_some_and(|since| u128::from(now_ms.saturating_sub(since)) < GUARD.as_millis());
         if state != crate::request::State::Pending || deciding {
-            let state = if deciding { "being decided" } else { describe::state_name(&state) };
+            let state = if deciding { "being decided" } else { card::state_name(&state) };
             self.note = Some(format!("request {id} is {state}"));
             None
         } else if is_guarded {

@@ -3,13 +3,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the epoch.
-pub(super) fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The two largest units: `45s`, `3m 20s`, `2h 5m`, `3d 4h`.
-pub(super) fn short(duration: Duration) -> String {
+pub fn short(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (large, small) = match seconds {
         0..60 => return format!("{seconds}s"),
@@ -24,17 +24,17 @@ pub(super) fn short(duration: Duration) -> String {
 }
 
 /// How long ago something was.
-pub(super) fn age(then_ms: u64, now_ms: u64) -> String {
+pub fn age(then_ms: u64, now_ms: u64) -> String {
     short(Duration::from_millis(now_ms.saturating_sub(then_ms)))
 }
 
 /// How long until something is; `over` when it was.
-pub(super) fn left(then_ms: u64, now_ms: u64) -> String {
+pub fn left(then_ms: u64, now_ms: u64) -> String {
     if then_ms <= now_ms { "over".to_owned() } else { short(Duration::from_millis(then_ms - now_ms)) }
 }
 
 /// A point in time as RFC 3339 writes it, in UTC, to the second.
-pub(super) fn rfc3339(at_ms: u64) -> String {
+pub fn rfc3339(at_ms: u64) -> String {
     let seconds = at_ms / 1_000;
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // The civil calendar repeats every 400 years of 146,097 days; years are counted from 1 March, so that a leap day

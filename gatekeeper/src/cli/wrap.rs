@@ -2,7 +2,7 @@
 
 /// How many columns a text may take. Terminals disagree on the width of characters beyond ASCII, so each of those
 /// counts as the widest there is: a line may end early, but never runs over the edge.
-pub(in crate::cli) fn columns(text: &str) -> usize {
+pub(super) fn columns(text: &str) -> usize {
     text.chars().map(char_columns).sum()
 }
 
@@ -12,7 +12,7 @@ fn char_columns(c: char) -> usize {
 
 /// Cuts a text into pieces of at most `width` columns, after a space where there is one in the second half. Nothing is
 /// added or dropped: the pieces together are the text. A width below 2 counts as 2, the widest character.
-pub(in crate::cli) fn wrap(text: &str, width: usize) -> Vec<&str> {
+pub(super) fn wrap(text: &str, width: usize) -> Vec<&str> {
     let width = width.max(2);
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -42,7 +42,7 @@ pub(in crate::cli) fn wrap(text: &str, width: usize) -> Vec<&str> {
 }
 
 /// As many characters from the start as fit.
-pub(in crate::cli) fn beginning(text: &str, width: usize) -> &str {
+pub(super) fn beginning(text: &str, width: usize) -> &str {
     let mut used = 0;
     let too_far = text.char_indices().find(|(_, c)| {
         used += char_columns(*c);

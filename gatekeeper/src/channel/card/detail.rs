@@ -1,28 +1,21 @@
-//! A request on a terminal: in one line, and with everything that is known.
-//!
-//! Both `show` and `review` use the same lines, so nobody sees less in one than in the other. Nothing is left out or cut
-//! here; where there is too little room, the caller wraps or scrolls.
+//! Everything that is known about a request, in labelled lines. Nothing is left out or cut here.
 
-mod action;
-mod wrap;
-
-use super::time;
+use super::{
+    action,
+    action::{action_line, quoted_all},
+    time,
+};
 use crate::{
     action::{Object, Target},
     request::{Ancestor, Ask, Context, Decider, Decision, Effect, Request, Risk, State},
     text::Text,
 };
 
-pub(super) use self::{
-    action::{action_line, quoted_all},
-    wrap::{beginning, columns, wrap},
-};
-
-/// Arguments up to this many columns stay in one line.
+/// Arguments up to this many characters stay in one line.
 const ONE_LINE: usize = 60;
 
 /// The name of a state.
-pub(super) fn state_name(state: &State) -> &'static str {
+pub fn state_name(state: &State) -> &'static str {
     match state {
         State::Pending => "pending",
         State::Decided => "decided",
@@ -35,7 +28,7 @@ pub(super) fn state_name(state: &State) -> &'static str {
 }
 
 /// The name of a risk.
-pub(super) fn risk_name(risk: Risk) -> &'static str {
+pub fn risk_name(risk: Risk) -> &'static str {
     match risk {
         Risk::Low => "low",
         Risk::Medium => "medium",
@@ -45,24 +38,26 @@ pub(super) fn risk_name(risk: Risk) -> &'static str {
 }
 
 /// Text from a person or a file, made safe for a terminal.
-pub(super) fn safe(text: &str) -> String {
+pub fn safe(text: &str) -> String {
     Text::from(text).to_string()
 }
 
 /// Who acts, for people.
-pub(super) fn user(request: &Request) -> String {
+pub fn user(request: &Request) -> String {
     request.context.user.as_deref().map_or_else(|| format!("uid {}", request.action.uid), safe)
 }
 
 /// A line of the whole description: a label, or none where the line belongs to the one above, and a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) label: &'static str,
-    pub(super) text: String,
+pub struct Line {
+    /// Empty where the line belongs to the one above.
+    pub label: &'static str,
+    /// Safe to show: what an agent chose is escaped.
+    pub text: String,
 }
 
 /// Columns of the labels and the space behind them.
-pub(super) const LABEL_COLUMNS: usize = 13;
+pub const LABEL_COLUMNS: usize = 13;
 
 /// Collects lines.
 #[derive(Default)]
@@ -89,7 +84,7 @@ impl Lines {
     /// Arguments: in one line when that is short, else one per line with its number.
     fn add_arguments(&mut self, label: &'static str, arguments: &[Text]) {
         let line = quoted_all(arguments);
-        if columns(&line) <= ONE_LINE {
+        if line.chars().count() <= ONE_LINE {
             self.add(label, line);
         } else {
             let numbered = arguments.iter().enumerate();
@@ -99,7 +94,7 @@ impl Lines {
 }
 
 /// Everything that is known about a request.
-pub(super) fn detail(request: &Request, now_ms: u64) -> Vec<Line> {
+pub fn detail(request: &Request, now_ms: u64) -> Vec<Line> {
     // Exhaustive, so that whoever adds a field decides here whether people see it.
     let Request { id, hold, task, action: what, context, ask, held_at_ms, deadline_ms, state, decision } = request;
     let mut lines = Lines::default();

@@ -11,7 +11,7 @@ fn is_bare(byte: u8) -> bool {
 }
 
 /// Text that an agent chose, so that its beginning and end show: in quotes unless it is one plain word.
-pub(in crate::cli) fn quoted(text: &Text) -> String {
+pub(super) fn quoted(text: &Text) -> String {
     if !text.bytes().is_empty() && text.bytes().iter().copied().all(is_bare) {
         return text.to_string();
     }
@@ -19,12 +19,12 @@ pub(in crate::cli) fn quoted(text: &Text) -> String {
 }
 
 /// Several of them, with a space between.
-pub(in crate::cli) fn quoted_all(texts: &[Text]) -> String {
+pub fn quoted_all(texts: &[Text]) -> String {
     texts.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// The whole action in one line, nothing left out but environment and working directory.
-pub(in crate::cli) fn action_line(action: &Action) -> String {
+pub fn action_line(action: &Action) -> String {
     let Action { kind, target, .. } = action;
     match target {
         Target::Program { path, called, args, interpreter, .. } => {

@@ -1,0 +1,250 @@
+//! Ways to reach reviewers: what each of them must be able to do, and what they share.
+//!
+//! A channel shows cards and hands over what people do with them. It decides nothing and knows no rule: whether an account
+//! may decide, and what its word is worth, is for the daemon. No card changes but on the daemon's word, so all copies of it
+//! tell the same. Channels run on a thread of their own, so a slow chat server delays nothing that waits in the kernel.
+
+pub mod card;
+pub mod fit;
+
+use std::{fmt, future::Future, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use self::card::Card;
+use crate::request::RequestId;
+
+/// Names a message on a channel, in the channel's own words: for Matrix the event id, for Slack channel and timestamp.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MessageId(pub String);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What somebody wants done about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Let it go on, once.
+    Approve,
+    /// Make it fail.
+    Deny,
+    /// Make it fail, and end every process of the agent's run.
+    DenyAndStop,
+    /// Ask the next reviewers now.
+    Escalate,
+    /// Move the deadline once more by its own length.
+    Extend,
+}
+
+impl Verb {
+    /// All of them, in the order in which they are offered.
+    pub const ALL: [Self; 5] = [Self::Approve, Self::Deny, Self::DenyAndStop, Self::Escalate, Self::Extend];
+
+    /// The word that is typed, and that a channel's buttons carry.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Deny => "deny",
+            Self::DenyAndStop => "stop",
+            Self::Escalate => "escalate",
+            Self::Extend => "extend",
+        }
+    }
+
+    /// What a button says.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Approve => "Approve once",
+            Self::Deny => "Deny",
+            Self::DenyAndStop => "Deny and stop the agent",
+            Self::Escalate => "Escalate",
+            Self::Extend => "Extend",
+        }
+    }
+
+    /// Reads the typed word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.word() == word)
+    }
+}
+
+/// What is known of an account beyond its id. Whatever is not a person in good standing decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// An active account of a person who belongs there.
+    Member,
+    /// A program.
+    Bot,
+    /// Somebody with fewer rights than members.
+    Guest,
+    /// Switched off.
+    Deleted,
+    /// Somebody of another organisation.
+    External,
+    /// Whose address was never confirmed.
+    Unconfirmed,
+    /// It could not be found out, and why.
+    Unknown(String),
+}
+
+/// An account on a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The platform's immutable id, with the workspace where ids repeat between workspaces: what the configuration names.
+    pub id: String,
+    /// How it is called there. For people to read, never to decide by.
+    pub name: String,
+    /// What is known of it.
+    pub standing: Standing,
+}
+
+/// What proves an act: kept in the provenance log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The card's message, or the one in which a command was typed.
+    pub message: Option<MessageId>,
+    /// The act's own id on the platform: an envelope, an event. The same act delivered twice has the same.
+    pub event: String,
+    /// Digest of the card that was acted on, see [`Card::digest`], as far as the channel can tell.
+    pub card: Option<String>,
+}
+
+/// Somebody did something about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Act {
+    /// Who.
+    pub account: Account,
+    /// Which request.
+    pub request: RequestId,
+    /// What is to be done.
+    pub verb: Verb,
+    /// Why, in their words.
+    pub reason: Option<String>,
+    /// Whether it was typed with the request's code. A click instead must be on the card that is known for this request.
+    pub typed: bool,
+    /// What proves it.
+    pub evidence: Evidence,
+}
+
+/// What the daemon says to who acted, in private where the channel can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether the act counted.
+    pub counted: bool,
+    /// What to tell them: safe to show, one line.
+    pub text: String,
+}
+
+/// Why a channel could not do something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Too many requests: not before this time has passed.
+    #[error("the server takes no more requests for {} s", .0.as_secs_f32())]
+    Limited(Duration),
+    /// The server cannot be reached or does not work. It is tried again, with growing pauses.
+    #[error("{0}")]
+    Outage(String),
+    /// The server refuses this one message, and would again.
+    #[error("{0}")]
+    Refused(String),
+    /// Nothing goes until an operator acts: a token that was revoked, a room that is not there. Says what to do.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+/// What a channel tells the daemon.
+#[derive(Debug)]
+pub enum Event {
+    /// Somebody acted. The answer may not come when the daemon stops.
+    Act(Act, oneshot::Sender<Answer>),
+    /// It works (again).
+    Up,
+    /// It does not work at the moment, and why.
+    Down(Failure),
+    /// Where reading is to go on after a restart, in the channel's own words.
+    Cursor(String),
+}
+
+/// A channel's way to the daemon.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    events: mpsc::Sender<Event>,
+}
+
+impl Inbox {
+    /// Delivers to `events`.
+    pub fn new(events: mpsc::Sender<Event>) -> Self {
+        Self { events }
+    }
+
+    /// Hands over an act and waits for what the daemon says. `None`: the daemon stops, and nothing was counted.
+    pub async fn act(&self, act: Act) -> Option<Answer> {
+        let (sender, answer) = oneshot::channel();
+        self.events.send(Event::Act(act, sender)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Tells that the channel works.
+    pub async fn up(&self) {
+        // The daemon has stopped otherwise.
+        let _ = self.events.send(Event::Up).await;
+    }
+
+    /// Tells that it does not.
+    pub async fn down(&self, failure: Failure) {
+        // The daemon has stopped otherwise.
+        let _ = self.events.send(Event::Down(failure)).await;
+    }
+
+    /// Has the daemon remember where to go on reading. Must follow the acts that lie before it.
+    pub async fn cursor(&self, cursor: String) {
+        // The daemon has stopped otherwise.
+        let _ = self.events.send(Event::Cursor(cursor)).await;
+    }
+}
+
+/// A way to reach reviewers.
+///
+/// All methods may be called at once. None may retry by itself but [`Channel::listen`]: pauses and repetitions are the
+/// caller's, who knows what else is to be sent.
+pub trait Channel: Send + Sync + 'static {
+    /// Shows a card for the first time. `once` names this post: called again with the same one (the first answer was lost,
+    /// the daemon was killed) it must find the message that is there rather than make another.
+    fn post(&self, card: &Card, once: &str) -> impl Future<Output = Result<MessageId, Failure>> + Send;
+
+    /// Makes a message show this card instead.
+    fn edit(&self, message: &MessageId, card: &Card) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Adds a text below a card, in a thread where there are threads: details, reminders. `once` as for [`Self::post`].
+    /// Lines are safe to show, and may be longer than one message: then it takes several.
+    fn add(
+        &self,
+        message: &MessageId,
+        lines: &[String],
+        once: &str,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Takes what people do, from `cursor` on if reading can go on, until the daemon drops it. It connects again by itself,
+    /// tells the inbox when it is up or down, and returns only what is fatal.
+    fn listen(&self, inbox: Inbox, cursor: Option<String>) -> impl Future<Output = Failure> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_words_read_back() {
+        for verb in Verb::ALL {
+            assert_eq!(Verb::from_word(verb.word()), Some(verb));
+        }
+        assert_eq!(Verb::from_word("yes"), None);
+    }
+}
