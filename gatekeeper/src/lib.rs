@@ -1,7 +1,7 @@
 //! gatekeeper: makes privileged actions of AI agents wait for a person.
 //!
-//! Dependencies point one way: `main → cli → daemon → {kernel, context, channel, control, provenance} → {broker, policy} →
-//! {action, request, text} → gatekeeper-common`. `policy` and `broker` know no runtime, file, clock or kernel.
+//! Dependencies point one way: `main → cli → daemon → {kernel, context, channel, control, provenance} → {broker, policy, reviewer} →
+//! {action, quorum, request, text} → gatekeeper-common`. `policy`, `broker` and `reviewer` know no runtime, file, clock or kernel.
 
 pub mod action;
 pub mod broker;
@@ -16,5 +16,7 @@ pub mod exit;
 pub mod kernel;
 pub mod policy;
 pub mod provenance;
+pub mod quorum;
 pub mod request;
+pub mod reviewer;
 pub mod text;

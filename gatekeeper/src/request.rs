@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     action::{Action, Task},
+    quorum::Quorum,
     text::Text,
 };
 
@@ -115,6 +116,15 @@ pub struct Ask {
     pub risk: Risk,
     /// Why the rule asks, shown to reviewers.
     pub reason: Option<String>,
+    /// Who must approve. None: whoever may decide at all.
+    #[serde(default)]
+    pub quorum: Option<Quorum>,
+    /// Who may approve instead once the request was escalated, one after another.
+    #[serde(default)]
+    pub escalation: Vec<Quorum>,
+    /// Let people decide about agents of their own.
+    #[serde(default)]
+    pub danger_self_review: bool,
 }
 
 /// Who or what decided.
@@ -129,6 +139,9 @@ pub enum Decider {
         channel: String,
         /// Their immutable account id on that channel; for `cli` the user id.
         account: String,
+        /// What proves it, where the channel has such a thing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<Box<Evidence>>,
     },
     /// A rule, without a person.
     Rule {
@@ -141,6 +154,41 @@ pub enum Decider {
     Deadline,
     /// gatekeeper itself, because it could not do otherwise.
     Daemon,
+}
+
+/// Names a message on a channel, in the channel's own words: for Matrix the event id, for Slack channel and timestamp.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MessageId(pub String);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What proves that somebody acted on a channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The card's message, or the one in which a command was typed.
+    pub message: Option<MessageId>,
+    /// The act's own id on the platform: an envelope, an event. The same act delivered twice has the same.
+    pub event: String,
+    /// SHA-256 of the card that was acted on, hexadecimal, as far as the channel can tell.
+    pub card: Option<String>,
+}
+
+/// One person's approval where more than one is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// Who, and how they were reached.
+    pub by: Decider,
+    /// Their groups when they voted.
+    pub groups: std::collections::BTreeSet<String>,
+    /// Why, in their words.
+    pub reason: Option<String>,
+    /// When, milliseconds since the epoch.
+    pub at_ms: u64,
 }
 
 /// Allow or deny.
@@ -269,6 +317,23 @@ pub struct Request {
     pub state: State,
     /// What was decided, once it was.
     pub decision: Option<Decision>,
+    /// Approvals so far, where one is not enough.
+    #[serde(default)]
+    pub votes: Vec<Vote>,
+    /// How often it was escalated.
+    #[serde(default)]
+    pub escalated: u32,
+    /// How often its deadline was moved.
+    #[serde(default)]
+    pub extended: u32,
+}
+
+impl Request {
+    /// Who must approve it now, escalations counted in. None: whoever may decide at all.
+    pub fn quorum(&self) -> Option<Quorum> {
+        let steps = self.ask.escalation.iter().take(usize::try_from(self.escalated).unwrap_or(usize::MAX));
+        self.ask.quorum.as_ref().map(|quorum| steps.fold(quorum.clone(), |all, step| all.or(step)))
+    }
 }
 
 /// Durations as whole milliseconds in JSON.

@@ -11,7 +11,7 @@ use super::{
     Change, Effect, Gone, Health, Held, Input, Interpreter, Now, Outcome, Record, Reply, Restored, Settled,
     StoreVerdict, Ticket,
 };
-use crate::request::{self, Ask, Decider, Decision, Request, RequestId, State};
+use crate::request::{self, Ask, Decider, Decision, Request, RequestId, State, Vote};
 
 /// Final requests that stay known, so that `show` can tell how something ended.
 pub const RECENT_REQUESTS: usize = 1_000;
@@ -22,6 +22,13 @@ pub const VERDICT_LIFETIME_NS: u64 = 30_000_000_000;
 
 /// A scan stores a verdict again that has not been applied for so long: before it expires, with room for a slow scan.
 pub const RESTORE_AFTER_NS: u64 = 10_000_000_000;
+
+/// Parts of the time to the deadline, in percent, after which reviewers are reminded. At the last one the next reviewers
+/// are asked by themselves.
+pub const REMINDERS: [u8; 2] = [50, 80];
+
+/// How often a deadline may be moved: a hold has a price for who waits.
+pub const EXTENSIONS: u32 = 3;
 
 /// Ended holds that are remembered, so that an event that comes late cannot open one again. Events come in order, so a
 /// few would do; this many are more than the ring buffer holds.
@@ -57,6 +64,8 @@ struct Open {
     interpreter: Option<Interpreter>,
     since_ns: u64,
     deadline_ns: u64,
+    /// When the next reminder is due, and which of [`REMINDERS`] it is.
+    reminder: Option<(u64, usize)>,
     progress: Progress,
     /// What was decided; the request, if there is one, has it too.
     effect: Option<request::Effect>,
@@ -79,6 +88,11 @@ fn failing(effect: request::Effect) -> request::Effect {
     }
 }
 
+/// Whether two deciders are one person, by their name: a reviewer's is unique over all channels.
+fn is_same_person(one: &Decider, other: &Decider) -> bool {
+    matches!((one, other), (Decider::Reviewer { name, .. }, Decider::Reviewer { name: same, .. }) if name == same)
+}
+
 /// The state machine. See the module's documentation.
 #[derive(Debug)]
 pub struct Broker {
@@ -90,6 +104,8 @@ pub struct Broker {
     acts: BTreeMap<Act, u64>,
     /// Pending holds by deadline.
     deadlines: BTreeSet<(u64, u64)>,
+    /// Pending holds by the next reminder.
+    reminders: BTreeSet<(u64, u64)>,
     /// Holds whose decision is not durable, by its ticket.
     undurable: BTreeMap<Ticket, u64>,
     next_ticket: u64,
@@ -111,6 +127,7 @@ impl Broker {
             requests: BTreeMap::new(),
             acts: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            reminders: BTreeSet::new(),
             undurable: BTreeMap::new(),
             next_ticket: 1,
             restored: BTreeMap::new(),
@@ -128,14 +145,23 @@ impl Broker {
         let mut effects = Vec::with_capacity(4);
         // First, so that a decision that comes after the deadline never beats it.
         self.expire(now, &mut effects);
+        self.remind_due(now, &mut effects);
         match input {
             Input::Adopt(holds) => {
                 self.restored.extend(holds.into_iter().map(|restored| (restored.hold, restored)));
             }
             Input::Held(held) => self.held(*held, now, &mut effects),
             Input::Context { hold, context } => self.context(hold, *context, &mut effects),
-            Input::Decide { reply_to, id, decision } => {
-                let reply = self.decide(id, decision, &mut effects);
+            Input::Decide { reply_to, id, decision, groups } => {
+                let reply = self.decide(id, decision, groups, &mut effects);
+                effects.push(Effect::Reply { to: reply_to, reply });
+            }
+            Input::Escalate { reply_to, id, by } => {
+                let reply = self.escalate(id, by, &mut effects);
+                effects.push(Effect::Reply { to: reply_to, reply });
+            }
+            Input::Extend { reply_to, id, by } => {
+                let reply = self.extend(id, by, now, &mut effects);
                 effects.push(Effect::Reply { to: reply_to, reply });
             }
             Input::Logged { through } => self.logged(through, now, &mut effects),
@@ -152,7 +178,8 @@ impl Broker {
             Input::Tick => {}
             Input::Scan { open, taken_ns } => self.scan(&open, taken_ns, now, &mut effects),
         }
-        let timer_ns = self.deadlines.first().map(|(at_ns, _)| *at_ns);
+        let deadline = self.deadlines.first().map(|(at_ns, _)| *at_ns);
+        let timer_ns = self.reminders.first().map(|(at_ns, _)| *at_ns).into_iter().chain(deadline).min();
         if timer_ns != self.timer_ns {
             self.timer_ns = timer_ns;
             effects.push(Effect::Timer { at_ns: timer_ns });
@@ -176,6 +203,11 @@ impl Broker {
     /// The latest [`RECENT_REQUESTS`] requests that ended, latest first.
     pub fn recent_requests(&self) -> impl Iterator<Item = &Arc<Request>> {
         self.recent.iter().rev()
+    }
+
+    /// Whether holds of an earlier daemon have not been found again yet, or found to have ended.
+    pub fn awaits_adopted(&self) -> bool {
+        !self.restored.is_empty()
     }
 
     /// Number of holds that have not ended, those without a request included.
@@ -245,7 +277,7 @@ impl Broker {
         let waited_ms = now.boot_ns.saturating_sub(held.since_ns) / 1_000_000;
         let held_at_ms = now.wall_ms.saturating_sub(waited_ms);
         let deadline = ask.deadline;
-        let Restored { id, held_at_ms, deadline_ms, deadline_ns, decision, .. } =
+        let Restored { hold: _, id, held_at_ms, deadline_ms, deadline_ns, decision, votes, escalated, extended } =
             restored.unwrap_or_else(|| Restored {
                 hold: held.hold,
                 id: RequestId::new(self.nonce, held.hold),
@@ -253,6 +285,9 @@ impl Broker {
                 deadline_ms: held_at_ms.saturating_add(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
                 deadline_ns: held.since_ns.saturating_add(u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX)),
                 decision: None,
+                votes: Vec::new(),
+                escalated: 0,
+                extended: 0,
             });
         let has_context = held.context.is_some();
         let effect = decision.as_ref().map(|decision| decision.effect);
@@ -267,6 +302,9 @@ impl Broker {
             deadline_ms,
             state: if decision.is_some() { State::Decided } else { State::Pending },
             decision,
+            votes,
+            escalated,
+            extended,
         });
         self.requests.insert(id, held.hold);
         self.open.insert(
@@ -276,6 +314,7 @@ impl Broker {
                 interpreter: held.interpreter,
                 since_ns: held.since_ns,
                 deadline_ns,
+                reminder: None,
                 progress: Progress::Pending,
                 effect,
                 request: Some(request.clone()),
@@ -304,6 +343,23 @@ impl Broker {
             self.store(held.hold, now, effects);
         } else {
             self.deadlines.insert((deadline_ns, held.hold));
+            self.remind(held.hold, held.since_ns, now);
+        }
+    }
+
+    /// Sets the next reminder of a pending hold: the first that lies ahead, counted from `start_ns` to the deadline.
+    fn remind(&mut self, hold: u64, start_ns: u64, now: Now) {
+        self.forget_reminder(hold);
+        let Some(open) = self.open.get_mut(&hold) else { return };
+        let percent = open.deadline_ns.saturating_sub(start_ns) / 100;
+        let times = REMINDERS.iter().map(|part| start_ns.saturating_add(percent.saturating_mul(u64::from(*part))));
+        open.reminder = times.zip(0..).find(|(at_ns, _)| *at_ns > now.boot_ns);
+        self.reminders.extend(open.reminder.map(|(at_ns, _)| (at_ns, hold)));
+    }
+
+    fn forget_reminder(&mut self, hold: u64) {
+        if let Some((at_ns, _)) = self.open.get_mut(&hold).and_then(|open| open.reminder.take()) {
+            self.reminders.remove(&(at_ns, hold));
         }
     }
 
@@ -331,6 +387,7 @@ impl Broker {
                 interpreter: held.interpreter,
                 since_ns: held.since_ns,
                 deadline_ns: u64::MAX,
+                reminder: None,
                 progress: ticket.map_or(Progress::Pending, Progress::Undurable),
                 effect: Some(effect),
                 request: None,
@@ -351,6 +408,10 @@ impl Broker {
     fn take_over(&mut self, earlier: u64, held: Held, effects: &mut Vec<Effect>) {
         let Some(mut open) = self.open.remove(&earlier) else { return };
         let hold = held.hold;
+        if let Some((at_ns, _)) = open.reminder {
+            self.reminders.remove(&(at_ns, earlier));
+            self.reminders.insert((at_ns, hold));
+        }
         let Some(request) = &mut open.request else { return };
         Arc::make_mut(request).hold = hold;
         let request = request.clone();
@@ -359,8 +420,7 @@ impl Broker {
         self.acts.insert(open.act, hold);
         self.requests.insert(request.id, hold);
         self.remember_ended(earlier);
-        let record = Record::Superseded { hold: earlier, id: Some(request.id), by: Some(hold) };
-        effects.push(Effect::Append { ticket: None, record });
+        // In this order, so that a reader of the log still has what people said when the other hold takes it over.
         let record = Record::Hold {
             request: request.clone(),
             stage: open.act.stage,
@@ -368,6 +428,8 @@ impl Broker {
             deadline_ns: open.deadline_ns,
             continues: Some(earlier),
         };
+        effects.push(Effect::Append { ticket: None, record });
+        let record = Record::Superseded { hold: earlier, id: Some(request.id), by: Some(hold) };
         effects.push(Effect::Append { ticket: None, record });
         if !open.has_context {
             // The answer to the earlier question will name the earlier hold.
@@ -393,19 +455,123 @@ impl Broker {
         effects.push(Effect::Notify { request: request.clone(), change: Change::Context });
     }
 
-    fn decide(&mut self, id: RequestId, mut decision: Decision, effects: &mut Vec<Effect>) -> Reply {
-        let Some(request) = self.request(id) else { return Reply::Unknown };
+    /// The request, if it can still be decided.
+    fn pending(&self, id: RequestId) -> Result<&Arc<Request>, Reply> {
+        let request = self.request(id).ok_or(Reply::Unknown)?;
         if let Some(decision) = &request.decision {
-            return Reply::AlreadyDecided(decision.clone());
+            return Err(Reply::AlreadyDecided(decision.clone()));
         }
-        if request.state != State::Pending {
-            return Reply::NotPending(request.state.clone());
-        }
+        if request.state == State::Pending { Ok(request) } else { Err(Reply::NotPending(request.state.clone())) }
+    }
+
+    fn decide(
+        &mut self,
+        id: RequestId,
+        mut decision: Decision,
+        groups: BTreeSet<String>,
+        effects: &mut Vec<Effect>,
+    ) -> Reply {
+        let request = match self.pending(id) {
+            Ok(request) => request,
+            Err(reply) => return reply,
+        };
         let hold = request.hold;
+        if decision.effect == request::Effect::Allow
+            && request.votes.iter().any(|vote| is_same_person(&vote.by, &decision.by))
+        {
+            return Reply::VotedBefore;
+        }
+        if decision.effect == request::Effect::Allow
+            && let Some(quorum) = request.quorum()
+            && !quorum.is_met(request.votes.iter().map(|vote| &vote.groups).chain([&groups]))
+        {
+            // A denial needs nobody else.
+            let Decision { effect: _, by, reason, at_ms } = decision;
+            return self.vote(hold, Vote { by, groups, reason, at_ms }, effects);
+        }
         decision.effect = failing(decision.effect);
         let record = Record::Decision { hold, id, decision: decision.clone() };
         self.accept(hold, decision, record, effects);
         Reply::Decided
+    }
+
+    fn vote(&mut self, hold: u64, vote: Vote, effects: &mut Vec<Effect>) -> Reply {
+        let Some(request) = self.open.get_mut(&hold).and_then(|open| open.request.as_mut()) else {
+            return Reply::Unknown;
+        };
+        let record = Record::Vote { hold, id: request.id, vote: vote.clone() };
+        Arc::make_mut(request).votes.push(vote);
+        effects.push(Effect::Append { ticket: None, record });
+        effects.push(Effect::Notify { request: request.clone(), change: Change::Voted });
+        Reply::Voted
+    }
+
+    fn escalate(&mut self, id: RequestId, by: Decider, effects: &mut Vec<Effect>) -> Reply {
+        let hold = match self.pending(id) {
+            Ok(request) => request.hold,
+            Err(reply) => return reply,
+        };
+        self.ask_next(hold, by, effects)
+    }
+
+    /// Has the next reviewers asked, if the rule names any.
+    fn ask_next(&mut self, hold: u64, by: Decider, effects: &mut Vec<Effect>) -> Reply {
+        let Some(request) = self.open.get_mut(&hold).and_then(|open| open.request.as_mut()) else {
+            return Reply::Unknown;
+        };
+        if usize::try_from(request.escalated).is_ok_and(|done| done >= request.ask.escalation.len()) {
+            return Reply::NoMore;
+        }
+        Arc::make_mut(request).escalated += 1;
+        effects.push(Effect::Append { ticket: None, record: Record::Escalated { hold, id: request.id, by } });
+        effects.push(Effect::Notify { request: request.clone(), change: Change::Escalated });
+        Reply::Done
+    }
+
+    fn extend(&mut self, id: RequestId, by: Decider, now: Now, effects: &mut Vec<Effect>) -> Reply {
+        let hold = match self.pending(id) {
+            Ok(request) if request.extended >= EXTENSIONS => return Reply::NoMore,
+            Ok(request) => request.hold,
+            Err(reply) => return reply,
+        };
+        let Some(open) = self.open.get_mut(&hold) else { return Reply::Unknown };
+        let Some(request) = &mut open.request else { return Reply::Unknown };
+        let changed = Arc::make_mut(request);
+        let (earlier_ns, more) = (open.deadline_ns, changed.ask.deadline);
+        open.deadline_ns = earlier_ns.saturating_add(u64::try_from(more.as_nanos()).unwrap_or(u64::MAX));
+        changed.deadline_ms = changed.deadline_ms.saturating_add(u64::try_from(more.as_millis()).unwrap_or(u64::MAX));
+        changed.extended += 1;
+        let record = Record::Extended { hold, id, by, deadline_ms: changed.deadline_ms, deadline_ns: open.deadline_ns };
+        effects.push(Effect::Append { ticket: None, record });
+        effects.push(Effect::Notify { request: request.clone(), change: Change::Extended });
+        self.deadlines.remove(&(earlier_ns, hold));
+        self.deadlines.insert((open.deadline_ns, hold));
+        self.remind(hold, now.boot_ns, now);
+        Reply::Done
+    }
+
+    /// Reminders that are due.
+    fn remind_due(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        while let Some(&(at_ns, hold)) = self.reminders.first() {
+            if at_ns > now.boot_ns {
+                return;
+            }
+            self.reminders.pop_first();
+            let Some(open) = self.open.get_mut(&hold) else { continue };
+            let Some((_, which)) = open.reminder.take() else { continue };
+            let Some(request) = open.request.clone() else { continue };
+            // The next one, at its part of the same time.
+            if let Some(next) = REMINDERS.get(which + 1) {
+                let left = u64::from(100 - REMINDERS[which]).max(1);
+                let step = open.deadline_ns.saturating_sub(at_ns) / left * u64::from(next - REMINDERS[which]);
+                open.reminder = Some((at_ns.saturating_add(step), which + 1));
+                self.reminders.extend(open.reminder.map(|(at_ns, _)| (at_ns, hold)));
+            } else {
+                self.ask_next(hold, Decider::Deadline, effects);
+            }
+            let request = self.open.get(&hold).and_then(|open| open.request.clone()).unwrap_or(request);
+            effects.push(Effect::Notify { request, change: Change::Reminder(REMINDERS[which]) });
+        }
     }
 
     /// Deadlines that have passed decide.
@@ -430,6 +596,7 @@ impl Broker {
     /// A pending request becomes decided; its verdict waits until the record is durable.
     fn accept(&mut self, hold: u64, decision: Decision, record: Record, effects: &mut Vec<Effect>) {
         let ticket = self.ticket(hold);
+        self.forget_reminder(hold);
         let Some(open) = self.open.get_mut(&hold) else { return };
         self.deadlines.remove(&(open.deadline_ns, hold));
         open.progress = Progress::Undurable(ticket);
@@ -578,6 +745,7 @@ impl Broker {
 
     /// The only way out for an open hold, but for [`Self::take_over`].
     fn end(&mut self, hold: u64, state: State, record: Option<Record>, effects: &mut Vec<Effect>) {
+        self.forget_reminder(hold);
         let Some(open) = self.open.remove(&hold) else { return };
         self.deadlines.remove(&(open.deadline_ns, hold));
         if let Progress::Undurable(ticket) = open.progress {

@@ -13,17 +13,20 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use gatekeeper_common::{TaskKey, sip::Digest};
 
 pub use self::{
-    machine::{Broker, RECENT_REQUESTS, RESTORE_AFTER_NS, VERDICT_LIFETIME_NS},
+    machine::{Broker, EXTENSIONS, RECENT_REQUESTS, REMINDERS, RESTORE_AFTER_NS, VERDICT_LIFETIME_NS},
     record::{Record, Settled},
 };
 use crate::{
     action::{Action, Task},
-    request::{self, Ask, Context, Decider, Decision, Request, RequestId, State},
+    request::{self, Ask, Context, Decider, Decision, Request, RequestId, State, Vote},
 };
 
 /// A moment, on both clocks that matter.
@@ -105,6 +108,12 @@ pub struct Restored {
     pub deadline_ns: u64,
     /// What was decided, if it was. It is durable, because it was read from the log.
     pub decision: Option<Decision>,
+    /// Approvals so far.
+    pub votes: Vec<Vote>,
+    /// How often it was escalated.
+    pub escalated: u32,
+    /// How often its deadline was moved.
+    pub extended: u32,
 }
 
 /// Why the kernel side dropped a hold without applying a verdict.
@@ -141,8 +150,28 @@ pub enum Input {
         reply_to: u64,
         /// Which request.
         id: RequestId,
-        /// What was decided.
+        /// What was decided. An approval where the rule wants more than one is a vote.
         decision: Decision,
+        /// The groups of who decided, for the rule's quorum.
+        groups: BTreeSet<String>,
+    },
+    /// Somebody has the next reviewers asked.
+    Escalate {
+        /// Comes back in [`Effect::Reply`].
+        reply_to: u64,
+        /// Which request.
+        id: RequestId,
+        /// Who.
+        by: Decider,
+    },
+    /// Somebody moves the deadline, once more by its own length.
+    Extend {
+        /// Comes back in [`Effect::Reply`].
+        reply_to: u64,
+        /// Which request.
+        id: RequestId,
+        /// Who.
+        by: Decider,
     },
     /// Every record up to and including this ticket's is durable.
     Logged {
@@ -209,9 +238,9 @@ pub enum Effect {
         /// What changed.
         change: Change,
     },
-    /// The answer to [`Input::Decide`].
+    /// The answer to [`Input::Decide`], [`Input::Escalate`] or [`Input::Extend`].
     Reply {
-        /// [`Input::Decide::reply_to`].
+        /// Its `reply_to`.
         to: u64,
         /// The answer.
         reply: Reply,
@@ -256,6 +285,14 @@ pub enum Change {
     Asked,
     /// What surrounds it became known.
     Context,
+    /// Somebody approved, and more are wanted.
+    Voted,
+    /// The next reviewers are asked.
+    Escalated,
+    /// Its deadline was moved.
+    Extended,
+    /// It is to be remembered: so much of its time is over, in percent.
+    Reminder(u8),
     /// It was decided, by a reviewer or by its deadline.
     Decided,
     /// It is final.
@@ -267,6 +304,14 @@ pub enum Change {
 pub enum Reply {
     /// The decision counts. It takes effect once it is durable.
     Decided,
+    /// The approval counts, and more are wanted.
+    Voted,
+    /// The same person has approved before.
+    VotedBefore,
+    /// It is done.
+    Done,
+    /// There is nobody else to ask, or the deadline was moved as often as it may be.
+    NoMore,
     /// Another decision came first, and stands.
     AlreadyDecided(Decision),
     /// The request ended without a decision.

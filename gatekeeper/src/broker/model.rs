@@ -177,10 +177,15 @@ fn check(moves: Vec<Move>) {
                     deadline_ms: 0,
                     deadline_ns,
                     decision,
+                    votes: Vec::new(),
+                    escalated: 0,
+                    extended: 0,
                 }])
             }
             Move::Context(hold) => Input::Context { hold, context: Box::default() },
-            Move::Decide { hold, allow } => Input::Decide { reply_to: 0, id: id(hold), decision: decision(allow) },
+            Move::Decide { hold, allow } => {
+                Input::Decide { reply_to: 0, id: id(hold), decision: decision(allow), groups: BTreeSet::new() }
+            }
             Move::Logged { ahead } => {
                 let Some(last) = observer.tickets.last() else { continue };
                 let through = Ticket(last.0.saturating_sub(ahead));

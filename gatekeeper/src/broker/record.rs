@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     action::{Action, Task},
-    request::{Decision, Effect, Request, RequestId, State},
+    request::{Decider, Decision, Effect, Request, RequestId, State, Vote},
 };
 
 /// One fact for the provenance log. `provenance` gives it its form.
@@ -44,6 +44,37 @@ pub enum Record {
         id: RequestId,
         /// What follows from it.
         decision: Decision,
+    },
+    /// A reviewer approved, and more are wanted.
+    Vote {
+        /// Number of the hold.
+        hold: u64,
+        /// Name of the request.
+        id: RequestId,
+        /// Who, and why.
+        vote: Vote,
+    },
+    /// The next reviewers are asked.
+    Escalated {
+        /// Number of the hold.
+        hold: u64,
+        /// Name of the request.
+        id: RequestId,
+        /// Who wanted it; the deadline, if time did.
+        by: Decider,
+    },
+    /// The deadline was moved.
+    Extended {
+        /// Number of the hold.
+        hold: u64,
+        /// Name of the request.
+        id: RequestId,
+        /// Who wanted it.
+        by: Decider,
+        /// When it passes now, milliseconds since the epoch.
+        deadline_ms: u64,
+        /// The same in nanoseconds of `CLOCK_BOOTTIME`.
+        deadline_ns: u64,
     },
     /// A verdict went to the kernel side.
     Verdict {

@@ -23,6 +23,9 @@ pub(super) fn ask(seconds: u64, danger_allow_on_timeout: bool) -> Outcome {
         danger_allow_on_timeout,
         risk: Risk::High,
         reason: None,
+        quorum: None,
+        escalation: Vec::new(),
+        danger_self_review: false,
     })
 }
 
@@ -84,7 +87,12 @@ pub(super) fn held(hold: u64, task: u64, act: u64, outcome: Outcome) -> Held {
 fn by_person(effect: Act) -> Decision {
     Decision {
         effect,
-        by: Decider::Reviewer { name: "kim".to_owned(), channel: "cli".to_owned(), account: "1000".to_owned() },
+        by: Decider::Reviewer {
+            name: "kim".to_owned(),
+            channel: "cli".to_owned(),
+            account: "1000".to_owned(),
+            evidence: None,
+        },
         reason: Some("looked at it".to_owned()),
         at_ms: 1,
     }
@@ -110,7 +118,7 @@ impl Trial {
     }
 
     fn decide(&mut self, hold: u64, effect: Act) -> Vec<String> {
-        self.step(Input::Decide { reply_to: 9, id: id(hold), decision: by_person(effect) })
+        self.step(Input::Decide { reply_to: 9, id: id(hold), decision: by_person(effect), groups: BTreeSet::new() })
     }
 
     fn logged(&mut self, through: u64) -> Vec<String> {
@@ -137,6 +145,13 @@ fn id(hold: u64) -> RequestId {
     RequestId::new(NONCE, hold)
 }
 
+fn name(by: &Decider) -> String {
+    match by {
+        Decider::Reviewer { name, .. } => name.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
 fn short(effect: &Effect) -> String {
     let allow = |effect: &Act| match effect {
         Act::Allow => "allow".to_owned(),
@@ -152,6 +167,9 @@ fn short(effect: &Effect) -> String {
                 Record::Context(request) => format!("context {}", request.hold),
                 Record::Decision { hold, decision, .. } => format!("decision {hold} {}", allow(&decision.effect)),
                 Record::Expiry { hold, decision, .. } => format!("expiry {hold} {}", allow(&decision.effect)),
+                Record::Vote { hold, vote, .. } => format!("vote {hold} {}", name(&vote.by)),
+                Record::Escalated { hold, by, .. } => format!("escalated {hold} {}", name(by)),
+                Record::Extended { hold, by, .. } => format!("extended {hold} {}", name(by)),
                 Record::Verdict { hold, effect, .. } => format!("verdict {hold} {}", allow(effect)),
                 Record::Release { hold, state, presumed, .. } => {
                     format!("release {hold} {state:?}{}", if *presumed { " presumed" } else { "" })
@@ -176,6 +194,7 @@ fn short(effect: &Effect) -> String {
             Reply::AlreadyDecided(decision) => format!("reply {to} already {}", allow(&decision.effect)),
             Reply::NotPending(state) => format!("reply {to} not pending {state:?}"),
             Reply::Unknown => format!("reply {to} unknown"),
+            reply => format!("reply {to} {reply:?}"),
         },
         Effect::Report { hold } => format!("report {hold}"),
         Effect::Health(health) => format!("health {:?} {}", health.log_error, health.undurable),
@@ -189,7 +208,7 @@ fn an_approved_action_goes_on_after_its_decision_is_durable() {
     let mut trial = Trial::new();
     assert_eq!(
         trial.held(held(1, 1, 1, ask(60, false))),
-        ["log hold 1", "gather 1", "notify 1 Asked Pending", "timer 60"]
+        ["log hold 1", "gather 1", "notify 1 Asked Pending", "timer 30"]
     );
     trial.now = 1;
     let context = Box::new(Context { user: Some("kim".to_owned()), ..Context::default() });
@@ -237,6 +256,8 @@ fn a_denial_without_a_usable_errno_still_fails_the_action() {
 fn a_deadline_denies() {
     let mut trial = Trial::new();
     trial.held(held(1, 1, 1, ask(60, false)));
+    trial.now = 48;
+    trial.step(Input::Tick);
     trial.now = 59;
     assert!(trial.step(Input::Tick).is_empty());
     trial.now = 60;
@@ -274,6 +295,101 @@ fn a_hold_that_is_found_late_has_waited_since_it_began() {
     trial.now = 50;
     assert_eq!(trial.held(held(1, 1, 1, ask(60, false))).last().unwrap(), "timer 60");
     assert_eq!(trial.broker.request(id(1)).unwrap().held_at_ms, at(0).wall_ms);
+}
+
+/// A rule that wants a quorum, with whom it asks later.
+fn ask_people(seconds: u64, quorum: &str, escalation: &[&str]) -> Outcome {
+    let Outcome::Ask(ask) = ask(seconds, false) else { unreachable!("it asks") };
+    let escalation = escalation.iter().map(|step| step.parse().unwrap()).collect();
+    Outcome::Ask(Ask { quorum: Some(quorum.parse().unwrap()), escalation, ..ask })
+}
+
+fn says(hold: u64, name: &str, groups: &[&str], effect: Act) -> Input {
+    let by =
+        Decider::Reviewer { name: name.to_owned(), channel: "cli".to_owned(), account: "1".to_owned(), evidence: None };
+    let groups = groups.iter().map(ToString::to_string).collect();
+    Input::Decide { reply_to: 9, id: id(hold), decision: Decision { effect, by, reason: None, at_ms: 1 }, groups }
+}
+
+#[test]
+fn a_quorum_is_of_distinct_people() {
+    let mut trial = Trial::new();
+    trial.held(held(1, 1, 1, ask_people(60, "2 of ops", &[])));
+    assert_eq!(
+        trial.step(says(1, "kim", &["ops"], Act::Allow)),
+        ["log vote 1 kim", "notify 1 Voted Pending", "reply 9 Voted"]
+    );
+    assert_eq!(trial.step(says(1, "kim", &["ops"], Act::Allow)), ["reply 9 VotedBefore"]);
+    assert_eq!(trial.step(says(1, "lee", &["leads"], Act::Allow))[0], "log vote 1 lee");
+    assert!(trial.logged(1).is_empty(), "no verdict before the quorum");
+    assert_eq!(trial.step(says(1, "pat", &["ops"], Act::Allow))[0], "log #1 decision 1 allow");
+    assert_eq!(trial.logged(1)[0], "store 1 allow");
+    let voters: Vec<_> = trial.broker.request(id(1)).unwrap().votes.iter().map(|vote| name(&vote.by)).collect();
+    assert_eq!(voters, ["kim", "lee"]);
+}
+
+#[test]
+fn one_denial_is_enough() {
+    let mut trial = Trial::new();
+    trial.held(held(1, 1, 1, ask_people(60, "2 of ops", &[])));
+    trial.step(says(1, "kim", &["ops"], Act::Allow));
+    // Also by who approved before, and now knows better.
+    assert_eq!(trial.step(says(1, "kim", &["ops"], Act::Deny { errno: 1 }))[0], "log #1 decision 1 deny 1");
+}
+
+#[test]
+fn time_reminds_then_asks_the_next_then_denies() {
+    let mut trial = Trial::new();
+    assert_eq!(trial.held(held(1, 1, 1, ask_people(100, "ops", &["leads"]))).last().unwrap(), "timer 50");
+    trial.now = 50;
+    assert_eq!(trial.step(Input::Tick), ["notify 1 Reminder(50) Pending", "timer 80"]);
+    assert_eq!(trial.step(says(1, "lee", &["leads"], Act::Allow))[0], "log vote 1 lee");
+    trial.now = 80;
+    let expected =
+        ["log escalated 1 Deadline", "notify 1 Escalated Pending", "notify 1 Reminder(80) Pending", "timer 100"];
+    assert_eq!(trial.step(Input::Tick), expected);
+    assert_eq!(trial.step(says(1, "sam", &["leads"], Act::Allow))[0], "log #1 decision 1 allow");
+}
+
+#[test]
+fn people_escalate_and_extend_as_far_as_the_rule_goes() {
+    let mut trial = Trial::new();
+    trial.held(held(1, 1, 1, ask_people(100, "ops", &["leads"])));
+    let by = rule;
+    let escalate = || Input::Escalate { reply_to: 9, id: id(1), by: by() };
+    let extend = || Input::Extend { reply_to: 9, id: id(1), by: by() };
+    assert_eq!(trial.step(escalate())[1..], ["notify 1 Escalated Pending", "reply 9 Done"]);
+    assert_eq!(trial.step(escalate()), ["reply 9 NoMore"]);
+    trial.now = 90;
+    trial.step(Input::Tick);
+    // Half of what is left from now on.
+    assert_eq!(trial.step(extend())[1..], ["notify 1 Extended Pending", "reply 9 Done", "timer 145"]);
+    assert_eq!(trial.broker.request(id(1)).unwrap().deadline_ms, at(200).wall_ms);
+    for _ in 1..EXTENSIONS {
+        assert_eq!(trial.step(extend())[2], "reply 9 Done");
+    }
+    assert_eq!(trial.step(extend()), ["reply 9 NoMore"]);
+    trial.now = 399;
+    assert!(!trial.step(Input::Tick).iter().any(|effect| effect.contains("expiry")));
+    trial.now = 400;
+    assert_eq!(trial.step(Input::Tick)[0], "log #1 expiry 1 deny 1");
+    assert_eq!(trial.step(extend()), ["reply 9 already deny 1"]);
+}
+
+#[test]
+fn a_new_daemon_knows_who_has_approved() {
+    let mut trial = Trial::new();
+    let by = Decider::Reviewer {
+        name: "kim".to_owned(),
+        channel: "cli".to_owned(),
+        account: "1".to_owned(),
+        evidence: None,
+    };
+    let vote = Vote { by, groups: BTreeSet::from(["ops".to_owned()]), reason: None, at_ms: 1 };
+    trial.step(Input::Adopt(vec![Restored { votes: vec![vote], ..restored(1, None) }]));
+    trial.held(held(1, 1, 1, ask_people(60, "2 of ops", &[])));
+    assert_eq!(trial.step(says(1, "kim", &["ops"], Act::Allow)), ["reply 9 VotedBefore"]);
+    assert_eq!(trial.step(says(1, "pat", &["ops"], Act::Allow))[0], "log #1 decision 1 allow");
 }
 
 #[test]
@@ -344,7 +460,7 @@ fn a_superseded_hold_never_releases() {
             "log hold 2",
             "gather 2",
             "notify 2 Asked Pending",
-            "timer 60"
+            "timer 30"
         ]
     );
     assert!(trial.logged(1).is_empty());
@@ -367,7 +483,7 @@ fn identical_repeats_of_one_task_make_no_second_request() {
     trial.held(held(1, 1, 1, ask(60, false)));
     trial.now = 10;
     let repeat = Held { since_ns: at(10).boot_ns, ..held(2, 1, 1, ask(60, false)) };
-    assert_eq!(trial.held(repeat), ["log superseded 1 by Some(2)", "log hold 2 after 1", "gather 2"]);
+    assert_eq!(trial.held(repeat), ["log hold 2 after 1", "log superseded 1 by Some(2)", "gather 2"]);
     assert_eq!(trial.broker.open_requests().count(), 1);
     // The deadline stays, and the decision goes to the hold that is there.
     assert_eq!(trial.decide(1, Act::Allow)[..2], ["log #1 decision 2 allow", "notify 2 Decided Decided"]);
@@ -399,7 +515,7 @@ fn a_decision_counts_once_even_if_the_event_of_its_use_is_lost() {
             "log hold 2",
             "gather 2",
             "notify 2 Asked Pending",
-            "timer 60"
+            "timer 30"
         ]
     );
 }
@@ -497,6 +613,9 @@ fn restored(hold: u64, decision: Option<Decision>) -> Restored {
         deadline_ms: at(60).wall_ms,
         deadline_ns: at(60).boot_ns,
         decision,
+        votes: Vec::new(),
+        escalated: 0,
+        extended: 0,
     }
 }
 
@@ -518,7 +637,7 @@ fn a_new_daemon_takes_over_what_the_old_one_left() {
         ["log withdrawn 3 presumed", "log release 4 Denied presumed", "report 1", "report 2", "report 5", "report 6"]
     );
     // The deadline is the old one, although the rule has another now; no second record of the hold.
-    assert_eq!(trial.held(held(1, 1, 1, ask(600, false))), ["gather 1", "notify 1 Asked Pending", "timer 60"]);
+    assert_eq!(trial.held(held(1, 1, 1, ask(600, false))), ["gather 1", "notify 1 Asked Pending", "timer 48"]);
     assert_eq!(trial.held(held(2, 2, 1, ask(600, false))), ["gather 2", "notify 2 Asked Decided", "store 2 allow"]);
     // The policy denies by now, but a reviewer had decided.
     assert_eq!(trial.held(held(5, 5, 1, Outcome::Deny { errno: 1, by: rule() })), ["store 5 allow"]);

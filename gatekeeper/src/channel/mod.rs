@@ -6,25 +6,20 @@
 
 pub mod card;
 pub mod fit;
+pub mod http;
+pub mod matrix;
+pub mod outbox;
+pub mod secret;
+pub mod store;
 
-use std::{fmt, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use self::card::Card;
 use crate::request::RequestId;
-
-/// Names a message on a channel, in the channel's own words: for Matrix the event id, for Slack channel and timestamp.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct MessageId(pub String);
-
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+pub use crate::request::{Evidence, MessageId};
 
 /// What somebody wants done about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -105,17 +100,6 @@ pub struct Account {
     pub standing: Standing,
 }
 
-/// What proves an act: kept in the provenance log.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Evidence {
-    /// The card's message, or the one in which a command was typed.
-    pub message: Option<MessageId>,
-    /// The act's own id on the platform: an envelope, an event. The same act delivered twice has the same.
-    pub event: String,
-    /// Digest of the card that was acted on, see [`Card::digest`], as far as the channel can tell.
-    pub card: Option<String>,
-}
-
 /// Somebody did something about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Act {
@@ -168,8 +152,19 @@ pub enum Event {
     Up,
     /// It does not work at the moment, and why.
     Down(Failure),
+    /// One thing could not be done; others can.
+    Problem(Failure),
     /// Where reading is to go on after a restart, in the channel's own words.
     Cursor(String),
+    /// A message shows the card of a request.
+    Shown {
+        /// Which request.
+        request: RequestId,
+        /// The message.
+        message: MessageId,
+        /// The card's digest.
+        digest: String,
+    },
 }
 
 /// A channel's way to the daemon.
@@ -191,22 +186,25 @@ impl Inbox {
         answer.await.ok()
     }
 
+    /// Tells the daemon something.
+    pub(crate) async fn tell(&self, event: Event) {
+        // The daemon has stopped otherwise.
+        let _ = self.events.send(event).await;
+    }
+
     /// Tells that the channel works.
     pub async fn up(&self) {
-        // The daemon has stopped otherwise.
-        let _ = self.events.send(Event::Up).await;
+        self.tell(Event::Up).await;
     }
 
     /// Tells that it does not.
     pub async fn down(&self, failure: Failure) {
-        // The daemon has stopped otherwise.
-        let _ = self.events.send(Event::Down(failure)).await;
+        self.tell(Event::Down(failure)).await;
     }
 
     /// Has the daemon remember where to go on reading. Must follow the acts that lie before it.
     pub async fn cursor(&self, cursor: String) {
-        // The daemon has stopped otherwise.
-        let _ = self.events.send(Event::Cursor(cursor)).await;
+        self.tell(Event::Cursor(cursor)).await;
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit,
 /// Which code a daemon that does not start ends with.
 pub(super) fn failure(error: DaemonError) -> Failure {
     let exit = match &error {
-        DaemonError::Config(_) | DaemonError::NoGroup(_) => Exit::Configuration,
+        DaemonError::Config(_) | DaemonError::Channel { .. } | DaemonError::NoGroup(_) => Exit::Configuration,
         DaemonError::Kernel(_)
         | DaemonError::Trial(_)
         | DaemonError::Cgroup(_)

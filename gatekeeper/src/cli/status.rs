@@ -3,7 +3,7 @@
 use super::Terminal;
 use crate::{
     channel::card::{self, time},
-    control::protocol::{Call, Mode, Reply, StatusReport},
+    control::protocol::{Call, ChannelStatus, Mode, Reply, StatusReport},
     exit::{Exit, Failure},
 };
 
@@ -39,6 +39,7 @@ fn lines(report: &StatusReport) -> Vec<String> {
         counters,
         ring,
         log,
+        channels,
         errors,
     } = report;
     let safe = card::safe;
@@ -75,6 +76,11 @@ fn lines(report: &StatusReport) -> Vec<String> {
         (None, false) => "NOT WRITABLE".to_owned(),
     };
     lines.push(format!("log          {}, {} records, {health}", safe(&log.path), log.records));
+    for ChannelStatus { name, kind, problem, shown } in channels {
+        let health =
+            problem.as_deref().map_or_else(|| "works".to_owned(), |problem| format!("PROBLEM: {}", safe(problem)));
+        lines.push(format!("channel      {} ({}), shows {shown} requests, {health}", safe(name), safe(kind)));
+    }
     // A counter at zero says nothing; JSON has them all.
     for (name, count) in counters.iter().filter(|(_, count)| **count != 0) {
         lines.push(format!("counter      {} {count}", safe(name)));
@@ -101,6 +107,7 @@ agent        builder: /gatekeeper/builder/1
 programs     2 of 2 attached
 ring         0 of 4194304 bytes in use, 0 records lost
 log          /var/lib/gatekeeper/log, 99 records, healthy
+channel      ops-room (matrix), shows 1 requests, PROBLEM: the server cannot be reached
 counter      holds 12
 error        2023-11-14T22:13:20Z a test error";
         assert_eq!(lines(&samples::status()).join("\n"), expected);

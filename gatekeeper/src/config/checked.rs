@@ -12,11 +12,15 @@ use toml::Spanned;
 
 use super::{
     cgroup::CgroupPattern,
+    channels::ChannelConfig,
     duration,
     file::{self, Item, Items, MainFile, Table},
     problem::{Problem, Source},
 };
-use crate::policy::{DenyErrno, Fault, Policy, suggest};
+use crate::{
+    policy::{DenyErrno, Fault, Policy, suggest},
+    reviewer::Directory,
+};
 
 /// The checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +35,10 @@ pub struct Config {
     pub control: Control,
     /// The agents, in the order of the file.
     pub agents: Vec<AgentConfig>,
+    /// Who may decide.
+    pub reviewers: Directory,
+    /// Ways to reach them, in the order of the file.
+    pub channels: Vec<ChannelConfig>,
     /// The rules.
     pub policy: Policy,
 }
@@ -111,6 +119,8 @@ pub struct AgentConfig {
     pub labels: BTreeMap<String, String>,
     /// What it is for, shown to reviewers with each of its requests.
     pub intent: Option<String>,
+    /// Name of the reviewer who answers for it, and therefore does not decide about it.
+    pub owner: Option<String>,
 }
 
 /// What rules take from the main file when they do not say it themselves.
@@ -219,8 +229,8 @@ impl<'a> Checker<'a> {
     }
 
     /// Checks the main file, but for its rules.
-    pub(super) fn settings(&mut self, file: &MainFile) -> Settings {
-        let MainFile { mode, rules: _, paths, limits, control, defaults, agent, rule: _ } = file;
+    pub(super) fn settings(&mut self, file: &MainFile, users: &dyn Fn(&str) -> Option<u32>) -> Settings {
+        let MainFile { mode, rules: _, paths, limits, control, defaults, agent, reviewer, channel, rule: _ } = file;
         let mode = self.check(mode.as_ref(), |text| match text {
             "enforce" => Ok(Mode::Enforce),
             "observe" => Ok(Mode::Observe),
@@ -241,6 +251,7 @@ impl<'a> Checker<'a> {
             deadline: self.check(deadline.as_ref(), duration::parse).unwrap_or(Duration::from_secs(300)),
             errno: self.check(errno.as_ref(), DenyErrno::new).unwrap_or(DenyErrno::EPERM),
         };
+        let reviewers = self.reviewers(reviewer, users);
         let agent_names =
             agent.iter().filter_map(|agent| agent.as_ref().0.name.as_ref()).map(|name| name.as_ref().clone());
         Settings {
@@ -250,7 +261,9 @@ impl<'a> Checker<'a> {
                 paths,
                 limits,
                 control,
-                agents: self.agents(agent),
+                channels: self.channels(channel, &reviewers),
+                agents: self.agents(agent, &reviewers),
+                reviewers,
                 policy: Policy::default(),
             },
             defaults,
@@ -280,12 +293,12 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn agents(&mut self, agents: &[Spanned<Table<file::Agent>>]) -> Vec<AgentConfig> {
+    fn agents(&mut self, agents: &[Spanned<Table<file::Agent>>], reviewers: &Directory) -> Vec<AgentConfig> {
         let mut names: BTreeMap<String, usize> = BTreeMap::new();
         let mut claimed: BTreeMap<String, String> = BTreeMap::new();
         let mut checked = Vec::new();
         for agent in agents {
-            let file::Agent { name, cgroups, labels, intent } = &agent.as_ref().0;
+            let file::Agent { name, cgroups, labels, intent, owner } = &agent.as_ref().0;
             let Some(name) = name else {
                 self.fail(agent.span(), "the agent has no name", "add `name = \"…\"`");
                 continue;
@@ -321,13 +334,25 @@ impl<'a> Checker<'a> {
             });
             let labels = labels.collect();
             let intent = self.check(intent.as_ref(), |text| plain(text, "an intent", 1000));
-            checked.push(AgentConfig { name, cgroups: patterns, labels, intent });
+            let owner = self.check(owner.as_ref(), |text| {
+                let known = reviewers.reviewers().iter().map(|reviewer| reviewer.name.as_str());
+                if known.clone().any(|name| name == text) {
+                    return Ok(text.to_owned());
+                }
+                let way_out = if reviewers.is_empty() {
+                    "declare who answers for the agent with `[[reviewer]]`".to_owned()
+                } else {
+                    suggest(text, known)
+                };
+                Err(Fault::new(format!("there is no reviewer {text:?}"), way_out))
+            });
+            checked.push(AgentConfig { name, cgroups: patterns, labels, intent, owner });
         }
         checked
     }
 }
 
-fn absolute_path(text: &str) -> Result<PathBuf, Fault> {
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Fault> {
     plain(text, "a path", 1024)?;
     let Some(rest) = text.strip_prefix('/') else {
         return Err(Fault::new(format!("{text:?} is no absolute path"), "begin with `/`"));

@@ -26,6 +26,10 @@ pub(super) struct MainFile {
     #[serde(default)]
     pub(super) agent: Vec<Spanned<Table<Agent>>>,
     #[serde(default)]
+    pub(super) reviewer: Vec<Spanned<Table<Reviewer>>>,
+    #[serde(default)]
+    pub(super) channel: Vec<Spanned<Table<Channel>>>,
+    #[serde(default)]
     pub(super) rule: Vec<Spanned<Table<Rule>>>,
 }
 
@@ -78,6 +82,28 @@ pub(super) struct Agent {
     #[serde(default)]
     pub(super) labels: BTreeMap<Spanned<String>, Spanned<String>>,
     pub(super) intent: Option<Spanned<String>>,
+    pub(super) owner: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reviewer {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) groups: Option<Spanned<Items>>,
+    pub(super) user: Option<Spanned<Items>>,
+    pub(super) matrix: Option<Spanned<String>>,
+}
+
+/// The keys of all types of channel; which of them fit is for the check to say.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Channel {
+    pub(super) name: Option<Spanned<String>>,
+    #[serde(rename = "type")]
+    pub(super) kind: Option<Spanned<String>>,
+    pub(super) homeserver: Option<Spanned<String>>,
+    pub(super) room: Option<Spanned<String>>,
+    pub(super) token: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -97,6 +123,9 @@ pub(super) struct Rule {
     pub(super) danger_allow_on_timeout: Option<Spanned<bool>>,
     pub(super) risk: Option<Spanned<String>>,
     pub(super) reason: Option<Spanned<String>>,
+    pub(super) reviewers: Option<Spanned<String>>,
+    pub(super) escalate: Option<Spanned<Items>>,
+    pub(super) danger_self_review: Option<Spanned<bool>>,
 }
 
 /// A table. Without it serde would also take a list and give its values to the keys in their order.

@@ -4,10 +4,12 @@
 //! everything that is wrong, each with file, line, column and way out; nothing of a faulty configuration is used.
 
 mod cgroup;
+mod channels;
 mod checked;
 mod duration;
 mod file;
 mod problem;
+mod reviewers;
 mod rules;
 mod shape;
 mod sources;
@@ -18,6 +20,7 @@ use gatekeeper_common::KindSet;
 use toml::Spanned;
 
 pub use cgroup::CgroupPattern;
+pub use channels::{ChannelConfig, ChannelKind, SecretSource};
 pub use checked::{AgentConfig, Config, Control, Limits, Mode, Paths};
 pub use problem::{Errors, Place, Problem, Warning};
 
@@ -73,9 +76,14 @@ fn load(
 ) -> Result<(Config, Vec<Warning>), Errors> {
     let main_file: MainFile = shape::parse(&main).map_err(|problem| Errors(vec![problem]))?;
     let mut checker = Checker::new(&main);
-    let settings = checker.settings(&main_file);
-    let mut context =
-        RuleContext { defaults: settings.defaults, agent_names: &settings.agent_names, users, names: BTreeMap::new() };
+    let settings = checker.settings(&main_file, users);
+    let mut context = RuleContext {
+        defaults: settings.defaults,
+        agent_names: &settings.agent_names,
+        reviewers: &settings.config.reviewers,
+        users,
+        names: BTreeMap::new(),
+    };
     let mut placed = Vec::new();
     for raw in &main_file.rule {
         let rule = checker.rule(raw, &mut context);

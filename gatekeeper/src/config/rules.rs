@@ -17,12 +17,14 @@ use crate::{
     action::ActionKind,
     policy::{AddressPattern, DenyErrno, Fault, Pattern, PatternOf, PortSet, Rule, RuleVerdict, suggest},
     request::Risk,
+    reviewer::Directory,
 };
 
 /// What the rules of all files share.
 pub(super) struct RuleContext<'a> {
     pub(super) defaults: Defaults,
     pub(super) agent_names: &'a BTreeSet<String>,
+    pub(super) reviewers: &'a Directory,
     /// User id of a login name.
     pub(super) users: &'a dyn Fn(&str) -> Option<u32>,
     /// Names that rules already have, with the place.
@@ -52,6 +54,9 @@ impl Checker<'_> {
             danger_allow_on_timeout: _,
             risk: _,
             reason,
+            reviewers: _,
+            escalate: _,
+            danger_self_review: _,
         } = &raw.as_ref().0;
         let name = self.rule_name(raw.span(), name.as_ref(), context);
         let kinds = match action {
@@ -94,7 +99,7 @@ impl Checker<'_> {
         if let Some(kinds) = kinds {
             self.conditions_fit(kinds, &raw.as_ref().0);
         }
-        let verdict = self.verdict(raw, context.defaults);
+        let verdict = self.verdict(raw, context.defaults, context.reviewers);
         let reason = self.check(reason.as_ref(), |text| plain(text, "a reason", 1000));
         if self.problems.len() > before {
             return None;
@@ -149,7 +154,11 @@ impl Checker<'_> {
         kinds.into_iter().reduce(KindSet::union)
     }
 
-    fn users(&mut self, user: &Spanned<Items>, known: &dyn Fn(&str) -> Option<u32>) -> Option<BTreeSet<u32>> {
+    pub(super) fn users(
+        &mut self,
+        user: &Spanned<Items>,
+        known: &dyn Fn(&str) -> Option<u32>,
+    ) -> Option<BTreeSet<u32>> {
         let items = self.items(user, "name a user, or leave `user` out for all");
         let ids: Vec<Option<u32>> = items
             .into_iter()
@@ -215,8 +224,23 @@ impl Checker<'_> {
         }
     }
 
-    fn verdict(&mut self, raw: &Spanned<Table<file::Rule>>, defaults: Defaults) -> Option<RuleVerdict> {
-        let file::Rule { verdict, errno, deadline, danger_allow_on_timeout, risk, .. } = &raw.as_ref().0;
+    fn verdict(
+        &mut self,
+        raw: &Spanned<Table<file::Rule>>,
+        defaults: Defaults,
+        directory: &Directory,
+    ) -> Option<RuleVerdict> {
+        let file::Rule {
+            verdict,
+            errno,
+            deadline,
+            danger_allow_on_timeout,
+            risk,
+            reviewers,
+            escalate,
+            danger_self_review,
+            ..
+        } = &raw.as_ref().0;
         let Some(verdict) = verdict else {
             self.fail(raw.span(), "the rule has no `verdict`", "add `verdict = \"ask\"`, \"deny\" or \"allow\"");
             return None;
@@ -233,7 +257,19 @@ impl Checker<'_> {
             (deadline.as_ref().map(Spanned::span), "deadline"),
             (danger_allow_on_timeout.as_ref().map(Spanned::span), "danger_allow_on_timeout"),
             (risk.as_ref().map(Spanned::span), "risk"),
+            (reviewers.as_ref().map(Spanned::span), "reviewers"),
+            (escalate.as_ref().map(Spanned::span), "escalate"),
+            (danger_self_review.as_ref().map(Spanned::span), "danger_self_review"),
         ];
+        let quorum = self.quorum(reviewers.as_ref(), directory);
+        let escalation = self.escalation(escalate.as_ref(), directory);
+        if let (Some(escalate), None) = (escalate, reviewers) {
+            self.fail(
+                escalate.span(),
+                "there is nobody left to escalate to: without `reviewers` the rule asks everybody",
+                "add `reviewers`, or remove `escalate`",
+            );
+        }
         let only_for_deny = [(errno.as_ref().map(Spanned::span), "errno")];
         let mut refuse = |keys: &[(Option<Range<usize>>, &str)], only: &str| {
             for (span, key) in keys {
@@ -262,6 +298,9 @@ impl Checker<'_> {
                     deadline: deadline_of_rule.unwrap_or(defaults.deadline),
                     danger_allow_on_timeout: danger_allow_on_timeout.as_ref().is_some_and(|allow| *allow.as_ref()),
                     risk: risk_of_rule.unwrap_or_default(),
+                    quorum,
+                    escalation,
+                    danger_self_review: danger_self_review.as_ref().is_some_and(|may| *may.as_ref()),
                 })
             }
             other => {

@@ -6,7 +6,7 @@ use super::problem::{Problem, Source};
 use crate::policy::{Fault, suggest};
 
 /// Keys that stand in the main file only.
-const MAIN_KEYS: [&str; 6] = ["mode", "paths", "limits", "control", "defaults", "agent"];
+const MAIN_KEYS: [&str; 8] = ["mode", "paths", "limits", "control", "defaults", "agent", "reviewer", "channel"];
 
 /// Reads the text of a file into its shape.
 pub(super) fn parse<T: DeserializeOwned>(source: &Source) -> Result<T, Problem> {

@@ -391,6 +391,9 @@ fn job(hold: u64) -> Job {
         danger_allow_on_timeout: false,
         risk: Risk::Low,
         reason: None,
+        quorum: None,
+        escalation: Vec::new(),
+        danger_self_review: false,
     };
     let request = Request {
         id: RequestId::new(0, hold),
@@ -403,6 +406,9 @@ fn job(hold: u64) -> Job {
         deadline_ms: 0,
         state: State::Pending,
         decision: None,
+        votes: Vec::new(),
+        escalated: 0,
+        extended: 0,
     };
     Job { hold, request: Arc::new(request), hints: Hints::default() }
 }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::protocol::{AgentStatus, ErrorNote, LogStatus, Mode, PolicyStatus, ProgramStatus, RingStatus, StatusReport};
+use super::protocol::{
+    AgentStatus, ChannelStatus, ErrorNote, LogStatus, Mode, PolicyStatus, ProgramStatus, RingStatus, StatusReport,
+};
 use crate::{
     action::{Action, ActionKind, Object, Target, Task},
     request::{Ancestor, Ask, Context, Request, RequestId, Risk, State},
@@ -68,11 +70,17 @@ pub(crate) fn request(hold: u64) -> Request {
             danger_allow_on_timeout: false,
             risk: Risk::High,
             reason: Some("pushes leave this host".to_owned()),
+            quorum: None,
+            escalation: Vec::new(),
+            danger_self_review: false,
         },
         held_at_ms: 1_700_000_000_000,
         deadline_ms: 1_700_000_300_000,
         state: State::Pending,
         decision: None,
+        votes: Vec::new(),
+        escalated: 0,
+        extended: 0,
     }
 }
 
@@ -94,6 +102,12 @@ pub(crate) fn status() -> StatusReport {
         counters: BTreeMap::from([("holds".to_owned(), 12), ("reruns".to_owned(), 0)]),
         ring: RingStatus { size_bytes: 1 << 22, used_bytes: 0, lost: 0 },
         log: LogStatus { path: "/var/lib/gatekeeper/log".to_owned(), healthy: true, records: 99, problem: None },
+        channels: vec![ChannelStatus {
+            name: "ops-room".to_owned(),
+            kind: "matrix".to_owned(),
+            problem: Some("the server cannot be reached".to_owned()),
+            shown: 1,
+        }],
         errors: vec![ErrorNote { at_ms: 1_700_000_000_000, text: "a test error".to_owned() }],
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     context::Hints,
     kernel::{AgentRoot, trial},
     policy::tables::Tables,
+    reviewer::Origin,
 };
 
 /// The cgroup below which `gatekeeper run` makes one for each run, and the daemon one for its trial.
@@ -50,6 +51,9 @@ pub(super) struct Run {
     pub(super) agent: String,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) intent: Option<String>,
+    /// User id of who started it.
+    #[serde(default)]
+    pub(super) uid: Option<u32>,
 }
 
 /// All agents.
@@ -348,10 +352,7 @@ impl Agents {
 
     /// What is known of the run that a process belongs to, by its cgroup's path; else what the configuration says.
     pub(super) fn hints(&self, agent: &str, cgroup: &str, config: &Config) -> Hints {
-        let run = cgroup
-            .strip_prefix(&format!("/{RUNS}/{agent}/"))
-            .and_then(|rest| rest.split('/').next())
-            .and_then(|name| self.runs.get(&(agent.to_owned(), name.to_owned())));
+        let run = self.run(agent, cgroup);
         let configured = config.agents.iter().find(|known| known.name == agent);
         let mut hints = Hints::default();
         if let Some(configured) = configured {
@@ -365,6 +366,26 @@ impl Agents {
             }
         }
         hints
+    }
+
+    fn run(&self, agent: &str, cgroup: &str) -> Option<&Run> {
+        let name = cgroup.strip_prefix(&format!("/{RUNS}/{agent}/"))?.split('/').next()?;
+        self.runs.get(&(agent.to_owned(), name.to_owned()))
+    }
+
+    /// Who started the agent that lives in a cgroup, and who answers for it.
+    pub(super) fn origin(&self, agent: &str, cgroup: &str, config: &Config) -> Origin {
+        let configured = config.agents.iter().find(|known| known.name == agent);
+        Origin {
+            started_by: self.run(agent, cgroup).and_then(|run| run.uid),
+            owner: configured.and_then(|agent| agent.owner.clone()),
+        }
+    }
+
+    /// The cgroup of the run in which a cgroup lies; the cgroup itself where there is no run.
+    pub(super) fn run_of(cgroup: &str) -> String {
+        let parts: Vec<_> = cgroup.split('/').take(4).collect();
+        if parts.len() == 4 && parts[1] == RUNS { parts.join("/") } else { cgroup.to_owned() }
     }
 
     /// Removes the cgroups that this module made, where nothing runs in them.

@@ -7,7 +7,11 @@ use std::{
 
 use gatekeeper_common::{self as abi, names::PROGRAMS};
 
-use super::{agents::Run, core::Daemon, judge};
+use super::{
+    agents::Run,
+    core::{Daemon, Waiter},
+    judge,
+};
 use crate::{
     broker::Input,
     config::Config,
@@ -20,11 +24,12 @@ use crate::{
     },
     provenance::Record,
     request::{Decider, Decision, Effect, RequestId, State},
+    reviewer::{CLI, Reviewer},
     text::Text,
 };
 
 /// Longest reason, label value and intent that are taken, in bytes.
-const REASON_BYTES: usize = 4096;
+pub(super) const REASON_BYTES: usize = 4096;
 const TEXT_BYTES: usize = 1024;
 const LABELS: usize = 64;
 /// How long `detach` waits for what it denies, and between two looks.
@@ -81,27 +86,39 @@ impl Daemon {
                 } else if matches!(effect, Effect::Deny { errno } if !(1..=4095).contains(&errno)) {
                     Err(invalid("an errno lies between 1 and 4095", "leave it to gatekeeper"))
                 } else {
-                    let to = self.next_reply;
-                    self.next_reply += 1;
-                    self.deciders.insert(to, (id, reply));
-                    let by = Decider::Reviewer {
-                        name: peer.user.clone(),
-                        channel: "cli".to_owned(),
-                        account: peer.uid.to_string(),
-                    };
-                    let decision = Decision { effect, by, reason, at_ms: self.now().wall_ms };
-                    self.step(Input::Decide { reply_to: to, id, decision });
-                    return;
+                    match self.local_reviewer(&peer, id) {
+                        Ok(Reviewer { name, groups, .. }) => {
+                            let reply_to = self.wait_for_reply(Waiter::Call { id, reply });
+                            let (channel, account) = (CLI.to_owned(), peer.uid.to_string());
+                            let by = Decider::Reviewer { name, channel, account, evidence: None };
+                            let decision = Decision { effect, by, reason, at_ms: self.now().wall_ms };
+                            self.step(Input::Decide { reply_to, id, decision, groups });
+                            return;
+                        }
+                        Err(error) => Err(error),
+                    }
                 }
             }
             Call::Enrol { agent, labels, intent, command } => {
-                self.enrol(Run { agent, labels, intent }, command, &peer).map(Answer::One)
+                let uid = Some(peer.uid);
+                self.enrol(Run { agent, labels, intent, uid }, command, &peer).map(Answer::One)
             }
             Call::Reload => self.reload().map(Answer::One),
             Call::Detach { force_deny } => self.detach(force_deny).map(Answer::One),
         };
         // The caller may be gone.
         let _ = reply.send(result);
+    }
+
+    /// Who calls, if they may decide this request. Where no reviewers are declared, whoever may use the socket does.
+    fn local_reviewer(&self, peer: &crate::control::Peer, id: RequestId) -> Result<Reviewer, CallError> {
+        if self.config.reviewers.is_empty() {
+            return Ok(Reviewer { name: peer.user.clone(), ..Reviewer::default() });
+        }
+        let request = self.broker.request(id).ok_or_else(|| no_such_request(id))?;
+        self.may_decide(CLI, &peer.uid.to_string(), request).map_err(|refusal| {
+            CallError::new(ErrorCode::NotPermitted, format!("{} may not decide {id}: {refusal}", peer.user))
+        })
     }
 
     /// Somebody was turned away; it may have been an agent that tried to decide its own request.
@@ -156,6 +173,7 @@ impl Daemon {
                 records: self.log.records(),
                 problem: health.log_error,
             },
+            channels: self.channels.status(),
             errors: self.errors.iter().cloned().collect(),
         })
     }
@@ -226,6 +244,9 @@ impl Daemon {
         }
         if config.control != self.config.control {
             fixed.push("control.group changes only when the daemon starts".to_owned());
+        }
+        if config.channels != self.config.channels {
+            fixed.push("channels change only when the daemon starts".to_owned());
         }
         let old = std::mem::replace(&mut self.config, config);
         let applied =

@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::{
     DaemonError, Event, Options, SCRIPT_SECONDS,
     agents::Agents,
+    channels::Channels,
     judge, parents,
     parents::{Family, Parents},
     resume,
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::{
     broker::{self, Broker, Change, Effect, Gone, Input, Reply, StoreVerdict, Ticket},
+    channel::{self, Verb},
     clock::{Clock, Now},
     config::{Config, Mode},
     context::{Gatherer, Job},
@@ -43,6 +45,14 @@ const FRESH_NS: u64 = 50_000_000;
 const LOG_RETRY_NS: u64 = 1_000_000_000;
 /// Errors that `gatekeeper status` shows.
 const ERRORS: usize = 20;
+
+/// Who waits for what the broker says.
+pub(super) enum Waiter {
+    /// A call of the control socket.
+    Call { id: RequestId, reply: DecideReply },
+    /// Somebody on a channel.
+    Act { id: RequestId, verb: Verb, answer: oneshot::Sender<channel::Answer> },
+}
 
 /// The calls that wait until their request has ended.
 pub(super) type DecideReply = oneshot::Sender<Result<Answer, CallError>>;
@@ -85,7 +95,8 @@ pub(super) struct Daemon {
     pub(super) tasks: HashMap<u64, HeldTask>,
     pub(super) resumes: Resumes,
     pub(super) parents: Parents,
-    pub(super) deciders: HashMap<u64, (RequestId, DecideReply)>,
+    pub(super) channels: Channels,
+    pub(super) deciders: HashMap<u64, Waiter>,
     pub(super) answered: HashMap<RequestId, Vec<DecideReply>>,
     pub(super) next_reply: u64,
     pub(super) deadline_ns: Option<u64>,
@@ -389,7 +400,9 @@ impl Daemon {
     }
 
     fn notify(&mut self, request: Arc<Request>, change: Change) {
+        self.show(&request, change);
         if change == Change::Ended {
+            self.request_ended(request.id);
             self.gatherer.cancel(request.hold);
             for reply in self.answered.remove(&request.id).unwrap_or_default() {
                 // The caller may be gone.
@@ -401,7 +414,15 @@ impl Daemon {
     }
 
     fn reply(&mut self, to: u64, reply: Reply) {
-        let Some((id, sender)) = self.deciders.remove(&to) else { return };
+        let (id, sender) = match self.deciders.remove(&to) {
+            Some(Waiter::Call { id, reply }) => (id, reply),
+            Some(Waiter::Act { id, verb, answer }) => {
+                // Their connection may be gone.
+                let _ = answer.send(super::channels::answer(&reply, verb, id));
+                return;
+            }
+            None => return,
+        };
         let result = match reply {
             Reply::Decided => {
                 self.answered.entry(id).or_default().push(sender);
@@ -416,8 +437,25 @@ impl Daemon {
                 format!("{id} does not wait any more: {}", super::calls::state_text(&state)),
             )),
             Reply::Unknown => Err(super::calls::no_such_request(id)),
+            // An approval counts, and more are wanted: the caller gets the request as it stands.
+            Reply::Voted | Reply::Done => match self.broker.request(id) {
+                Some(request) => Ok(Answer::Request(request.clone())),
+                None => Err(super::calls::no_such_request(id)),
+            },
+            Reply::VotedBefore | Reply::NoMore => {
+                let text = super::channels::answer(&reply, Verb::Approve, id).text;
+                Err(CallError::new(ErrorCode::AlreadyDecided, text))
+            }
         };
         let _ = sender.send(result);
+    }
+
+    /// Has whoever waits told what the broker says. Returns what to give the broker for that.
+    pub(super) fn wait_for_reply(&mut self, waiter: Waiter) -> u64 {
+        let to = self.next_reply;
+        self.next_reply += 1;
+        self.deciders.insert(to, waiter);
+        to
     }
 
     /// Makes durable what waits for it, until nothing follows from that any more.
@@ -437,6 +475,7 @@ impl Daemon {
                 }
             }
         }
+        self.tell_known();
         if self.log.is_dirty()
             && let Err(err) = self.log.flush()
         {

@@ -5,6 +5,7 @@
 
 mod agents;
 mod calls;
+mod channels;
 mod core;
 mod judge;
 mod parents;
@@ -17,7 +18,7 @@ pub use agents::{CgroupError, find_cgroup_root};
 pub use judge::user_id;
 pub use start::run;
 
-use crate::{config, control::server, kernel, provenance, request::Context};
+use crate::{channel, config, control::server, kernel, provenance, request::Context};
 
 /// What `gatekeeper daemon` was told.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub enum DaemonError {
     Log(#[from] provenance::Error),
     #[error("the control socket cannot be used")]
     Socket(#[from] server::BindError),
+    #[error("channel {name}: {reason}")]
+    Channel { name: String, reason: String },
     #[error("cannot {0}")]
     System(&'static str, #[source] io::Error),
     #[error("gatekeeper must run in the host's process namespace: process ids of the kernel would mean others here")]
@@ -68,6 +71,8 @@ enum Event {
     Context { hold: u64, context: Box<Context> },
     /// A held program was looked into.
     Script { held: Box<kernel::events::Held>, interpreter: Option<judge::ScriptInterpreter> },
+    /// Something came from a channel, by its number in the configuration.
+    Channel { number: usize, event: channel::Event },
     /// Cgroups came or went.
     Cgroups,
     /// A deadline, a resume or a scan is due.

@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     DaemonError, Event, Options, agents,
     agents::Agents,
+    channels::Channels,
     core::{Daemon, chain},
     judge,
     parents::Parents,
@@ -144,6 +145,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
         log,
         gatherer,
         events,
+        channels: Channels::default(),
         changes: broadcast::channel(CHANGES).0,
         started: Instant::now(),
         errors: VecDeque::new(),
@@ -176,6 +178,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     if start != Start::Fresh {
         tracing::info!(holds = open.len(), "taking over from an earlier daemon");
     }
+    daemon.channels = Channels::start(&daemon.config, &daemon.events)?;
     daemon.step(Input::Adopt(open));
     daemon.scan();
     daemon.settle();
@@ -246,6 +249,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
             Event::Refused(refused) => daemon.refused_caller(&refused),
             Event::Context { hold, context } => daemon.context(hold, context),
             Event::Script { held, interpreter } => daemon.judged(*held, interpreter),
+            Event::Channel { number, event } => daemon.channel(number, event),
             Event::Cgroups => daemon.cgroups_changed(),
             Event::Timer => {
                 // Applied verdicts wake nobody; what they end need not be done again.

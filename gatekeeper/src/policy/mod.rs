@@ -70,16 +70,21 @@ impl Policy {
         let Some(rule) = self.rules.iter().find(|rule| rule.matches(action)) else {
             return Evaluation { rule: None, reason: None, outcome: Outcome::Allow };
         };
-        let outcome = match rule.verdict {
+        let outcome = match &rule.verdict {
             RuleVerdict::Allow => Outcome::Allow,
             RuleVerdict::Deny { errno } => Outcome::Deny { errno: errno.number() },
-            RuleVerdict::Ask { deadline, danger_allow_on_timeout, risk } => Outcome::Ask(Ask {
-                rule: rule.name.clone(),
-                deadline,
-                danger_allow_on_timeout,
-                risk,
-                reason: rule.reason.clone(),
-            }),
+            RuleVerdict::Ask { deadline, danger_allow_on_timeout, risk, quorum, escalation, danger_self_review } => {
+                Outcome::Ask(Ask {
+                    rule: rule.name.clone(),
+                    deadline: *deadline,
+                    danger_allow_on_timeout: *danger_allow_on_timeout,
+                    risk: *risk,
+                    reason: rule.reason.clone(),
+                    quorum: quorum.clone(),
+                    escalation: escalation.clone(),
+                    danger_self_review: *danger_self_review,
+                })
+            }
         };
         Evaluation { rule: Some(rule.name.clone()), reason: rule.reason.clone(), outcome }
     }

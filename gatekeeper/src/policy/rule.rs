@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     action::{Action, ActionKind, Address, Target},
+    quorum::Quorum,
     request::Risk,
     text::Text,
 };
@@ -61,6 +62,12 @@ pub enum RuleVerdict {
         danger_allow_on_timeout: bool,
         /// How much harm they can do.
         risk: Risk,
+        /// Who must approve; none: whoever may decide at all.
+        quorum: Option<Quorum>,
+        /// Who may approve instead, one after another, as time goes on or somebody escalates.
+        escalation: Vec<Quorum>,
+        /// Let people decide about agents of their own.
+        danger_self_review: bool,
     },
 }
 

@@ -30,7 +30,14 @@ fn rule(name: &str, kinds: KindSet, verdict: RuleVerdict) -> Rule {
 }
 
 fn ask() -> RuleVerdict {
-    RuleVerdict::Ask { deadline: Duration::from_secs(60), danger_allow_on_timeout: false, risk: Risk::Medium }
+    RuleVerdict::Ask {
+        deadline: Duration::from_secs(60),
+        danger_allow_on_timeout: false,
+        risk: Risk::Medium,
+        quorum: None,
+        escalation: Vec::new(),
+        danger_self_review: false,
+    }
 }
 
 fn deny() -> RuleVerdict {
@@ -296,6 +303,9 @@ fn the_stricter_of_two_evaluations_holds() {
             danger_allow_on_timeout,
             risk,
             reason: None,
+            quorum: None,
+            escalation: Vec::new(),
+            danger_self_review: false,
         };
         with(name, Outcome::Ask(ask))
     };

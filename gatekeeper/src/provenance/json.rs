@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::{
     action::{Address, Object, Task},
-    request::{Ask, Decider, Decision, Effect, Risk, State},
+    request::{Ask, Decider, Decision, Effect, Evidence, MessageId, Risk, State},
     text::Text,
 };
 
@@ -152,7 +152,7 @@ impl Json<'_> {
     }
 
     pub(super) fn ask(&mut self, ask: &Ask) -> &mut Self {
-        let Ask { rule, deadline, danger_allow_on_timeout, risk, reason } = ask;
+        let Ask { rule, deadline, danger_allow_on_timeout, risk, reason, quorum, escalation, danger_self_review } = ask;
         self.raw("{\"rule\":").string(rule).raw(",\"deadline\":");
         self.number(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
         self.raw(",\"danger_allow_on_timeout\":").flag(*danger_allow_on_timeout);
@@ -165,7 +165,16 @@ impl Json<'_> {
         if let Some(reason) = reason {
             self.raw(",\"reason\":").string(reason);
         }
-        self.raw("}")
+        if let Some(quorum) = quorum {
+            self.raw(",\"quorum\":").string(&quorum.to_string());
+        }
+        let mut before = ",\"escalation\":[";
+        for step in escalation {
+            self.raw(before).string(&step.to_string());
+            before = ",";
+        }
+        self.raw(if escalation.is_empty() { ",\"escalation\":[]" } else { "]" });
+        self.raw(",\"danger_self_review\":").flag(*danger_self_review).raw("}")
     }
 
     pub(super) fn effect(&mut self, effect: Effect) -> &mut Self {
@@ -187,19 +196,33 @@ impl Json<'_> {
         })
     }
 
+    pub(super) fn decider(&mut self, by: &Decider) -> &mut Self {
+        match by {
+            Decider::Reviewer { name, channel, account, evidence } => {
+                self.raw("{\"kind\":\"reviewer\",\"name\":").string(name);
+                self.raw(",\"channel\":").string(channel).raw(",\"account\":").string(account);
+                if let Some(Evidence { message, event, card }) = evidence.as_deref() {
+                    self.raw(",\"evidence\":{\"event\":").string(event);
+                    if let Some(MessageId(message)) = message {
+                        self.raw(",\"message\":").string(message);
+                    }
+                    if let Some(card) = card {
+                        self.raw(",\"card\":").string(card);
+                    }
+                    self.raw("}");
+                }
+                self.raw("}")
+            }
+            Decider::Rule { name } => self.raw("{\"kind\":\"rule\",\"name\":").string(name).raw("}"),
+            Decider::NoRule => self.raw("{\"kind\":\"no_rule\"}"),
+            Decider::Deadline => self.raw("{\"kind\":\"deadline\"}"),
+            Decider::Daemon => self.raw("{\"kind\":\"daemon\"}"),
+        }
+    }
+
     pub(super) fn decision(&mut self, decision: &Decision) -> &mut Self {
         let Decision { effect, by, reason, at_ms } = decision;
-        self.raw("{\"effect\":").effect(*effect);
-        match by {
-            Decider::Reviewer { name, channel, account } => {
-                self.raw(",\"by\":{\"kind\":\"reviewer\",\"name\":").string(name);
-                self.raw(",\"channel\":").string(channel).raw(",\"account\":").string(account).raw("}")
-            }
-            Decider::Rule { name } => self.raw(",\"by\":{\"kind\":\"rule\",\"name\":").string(name).raw("}"),
-            Decider::NoRule => self.raw(",\"by\":{\"kind\":\"no_rule\"}"),
-            Decider::Deadline => self.raw(",\"by\":{\"kind\":\"deadline\"}"),
-            Decider::Daemon => self.raw(",\"by\":{\"kind\":\"daemon\"}"),
-        };
+        self.raw("{\"effect\":").effect(*effect).raw(",\"by\":").decider(by);
         if let Some(reason) = reason {
             self.raw(",\"reason\":").string(reason);
         }
@@ -318,10 +341,23 @@ mod tests {
                     danger_allow_on_timeout: some[0],
                     risk,
                     reason: some[1].then(|| string.clone()),
+                    quorum: some[0].then(|| "2 of ops or leads".parse().unwrap()),
+                    escalation: vec!["leads".parse().unwrap(); usize::from(errno % 3)],
+                    danger_self_review: some[1],
                 };
                 agree(&ask, |json| { json.ask(&ask); });
             }
-            let reviewer = Decider::Reviewer { name: string.clone(), channel: string.clone(), account: string.clone() };
+            let evidence = Evidence {
+                message: some[0].then(|| MessageId(string.clone())),
+                event: string.clone(),
+                card: some[1].then(|| string.clone()),
+            };
+            let reviewer = Decider::Reviewer {
+                name: string.clone(),
+                channel: string.clone(),
+                account: string.clone(),
+                evidence: some[0].then(|| Box::new(evidence)),
+            };
             let rule = Decider::Rule { name: string.clone() };
             for by in [reviewer, rule, Decider::NoRule, Decider::Deadline, Decider::Daemon] {
                 let effect = if some[0] { Effect::Allow } else { Effect::Deny { errno } };

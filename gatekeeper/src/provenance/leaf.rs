@@ -16,7 +16,7 @@ use super::{
 use crate::{
     action::{Action, Target},
     broker::{self, Now},
-    request::{Context, RequestId},
+    request::{Context, MessageId, RequestId, Vote},
     text::Text,
 };
 
@@ -71,6 +71,43 @@ struct ContextFields<'a> {
     hold: u64,
     id: RequestId,
     context: &'a Context,
+}
+
+#[derive(Serialize)]
+struct CardFields<'a> {
+    id: RequestId,
+    channel: &'a str,
+    message: &'a MessageId,
+    digest: &'a str,
+}
+
+#[derive(Serialize)]
+struct ActFields<'a> {
+    id: RequestId,
+    channel: &'a str,
+    account: &'a str,
+    verb: &'a str,
+    event: &'a str,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct StoppedFields<'a> {
+    id: RequestId,
+    cgroup: &'a Text,
+}
+
+#[derive(Serialize)]
+struct ChannelFields<'a> {
+    channel: &'a str,
+    problem: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct VoteFields<'a> {
+    hold: u64,
+    id: RequestId,
+    vote: &'a Vote,
 }
 
 #[derive(Serialize)]
@@ -149,6 +186,16 @@ struct SegmentFields {
 fn write_body(out: &mut Vec<u8>, record: &Record, blobs: &mut Blobs) -> Result<usize, Error> {
     match record {
         Record::Broker(record) => write_broker(out, record, blobs),
+        Record::Card { request, channel, message, digest } => {
+            body(out, "card", &CardFields { id: *request, channel, message, digest })
+        }
+        Record::ActRefused { request, channel, account, verb, event, reason } => {
+            body(out, "act_refused", &ActFields { id: *request, channel, account, verb, event, reason })
+        }
+        Record::AgentStopped { request, cgroup } => body(out, "agent_stopped", &StoppedFields { id: *request, cgroup }),
+        Record::Channel { channel, problem } => {
+            body(out, "channel", &ChannelFields { channel, problem: problem.as_deref() })
+        }
         Record::DaemonStart { version, kernel, mode, pid, config_sha256 } => body(
             out,
             "daemon_start",
@@ -254,6 +301,18 @@ fn write_broker(out: &mut Vec<u8>, record: &broker::Record, blobs: &mut Blobs) -
         broker::Record::Expiry { hold, id, decision } => fields(out, "expiry", |json| {
             about(json, *hold, Some(*id));
             json.raw(",\"decision\":").decision(decision);
+        }),
+        broker::Record::Vote { hold, id, vote } => {
+            return body(out, "vote", &VoteFields { hold: *hold, id: *id, vote });
+        }
+        broker::Record::Escalated { hold, id, by } => fields(out, "escalated", |json| {
+            about(json, *hold, Some(*id));
+            json.raw(",\"by\":").decider(by);
+        }),
+        broker::Record::Extended { hold, id, by, deadline_ms, deadline_ns } => fields(out, "extended", |json| {
+            about(json, *hold, Some(*id));
+            json.raw(",\"by\":").decider(by).raw(",\"deadline_ms\":").number(*deadline_ms);
+            json.raw(",\"deadline_ns\":").number(*deadline_ns);
         }),
         broker::Record::Verdict { hold, id, effect } => fields(out, "verdict", |json| {
             about(json, *hold, Some(*id));

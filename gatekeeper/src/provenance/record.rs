@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     action::{Action, Task},
     broker,
+    request::{MessageId, RequestId},
     text::Text,
 };
 
@@ -13,6 +14,46 @@ use crate::{
 pub enum Record {
     /// What happened to a hold.
     Broker(broker::Record),
+    /// A message shows the card of a request.
+    Card {
+        /// Which request.
+        request: RequestId,
+        /// Name of the channel.
+        channel: String,
+        /// The message.
+        message: MessageId,
+        /// SHA-256 of what it shows, hexadecimal.
+        digest: String,
+    },
+    /// Somebody did something on a channel that does not count.
+    ActRefused {
+        /// Which request.
+        request: RequestId,
+        /// Name of the channel.
+        channel: String,
+        /// Whose account.
+        account: String,
+        /// What they wanted.
+        verb: String,
+        /// The act's id on the platform.
+        event: String,
+        /// Why it does not count.
+        reason: String,
+    },
+    /// All processes of an agent's run were ended, as a reviewer wanted.
+    AgentStopped {
+        /// With which request.
+        request: RequestId,
+        /// In which cgroup.
+        cgroup: Text,
+    },
+    /// A channel works or does not.
+    Channel {
+        /// Its name.
+        channel: String,
+        /// Why it does not.
+        problem: Option<String>,
+    },
     /// The daemon starts to enforce or to observe.
     DaemonStart {
         /// gatekeeper's version.
@@ -130,7 +171,7 @@ pub enum Record {
         /// Number of the hold.
         hold: u64,
         /// Name of the request.
-        id: crate::request::RequestId,
+        id: RequestId,
         /// The boot.
         of_boot: String,
     },
@@ -153,6 +194,9 @@ impl Record {
     /// Whether an agent can cause any number of these without being stopped, so that they must be bounded while the log
     /// cannot be written.
     pub(super) fn is_unbounded(&self) -> bool {
-        matches!(self, Self::CallerRefused { .. } | Self::Refused { .. } | Self::Observed { .. })
+        matches!(
+            self,
+            Self::CallerRefused { .. } | Self::ActRefused { .. } | Self::Refused { .. } | Self::Observed { .. }
+        )
     }
 }

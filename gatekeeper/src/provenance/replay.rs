@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Error, Reader, segments};
 use crate::{
     broker::Restored,
-    request::{Decision, RequestId},
+    request::{Decision, RequestId, Vote},
 };
 
 /// What the log says about holds that have not ended.
@@ -35,6 +35,8 @@ struct Line<'a> {
     #[serde(default)]
     id: Option<RequestId>,
     #[serde(default)]
+    continues: Option<u64>,
+    #[serde(default)]
     held_at_ms: Option<u64>,
     #[serde(default)]
     deadline_ms: Option<u64>,
@@ -42,6 +44,8 @@ struct Line<'a> {
     deadline_ns: Option<u64>,
     #[serde(default)]
     decision: Option<Decision>,
+    #[serde(default)]
+    vote: Option<Vote>,
     #[serde(default, borrow)]
     of_boot: Option<Cow<'a, str>>,
 }
@@ -92,13 +96,47 @@ pub fn replay(dir: &Path, boot_id: &str) -> Result<Replay, Error> {
                 if let (Some(id), Some(held_at_ms), Some(deadline_ms), Some(deadline_ns)) =
                     (line.id, line.held_at_ms, line.deadline_ms, line.deadline_ns)
                 {
-                    let restored = Restored { hold, id, held_at_ms, deadline_ms, deadline_ns, decision: None };
+                    let mut restored = Restored {
+                        hold,
+                        id,
+                        held_at_ms,
+                        deadline_ms,
+                        deadline_ns,
+                        decision: None,
+                        votes: Vec::new(),
+                        escalated: 0,
+                        extended: 0,
+                    };
+                    // A request that goes on under another number keeps what people have said.
+                    let earlier = line.continues.and_then(|earlier| open.remove(&(boot.clone(), earlier)));
+                    if let Some((earlier, _)) = earlier {
+                        let Restored { votes, escalated, extended, .. } = earlier;
+                        restored = Restored { votes, escalated, extended, ..restored };
+                    }
                     open.insert((boot, hold), (restored, entry.segment));
                 }
             }
             ("decision" | "expiry", Some(decision)) => {
                 if let Some((restored, _)) = open.get_mut(&(boot, hold)) {
                     restored.decision.get_or_insert(decision);
+                }
+            }
+            ("vote", _) => {
+                if let (Some((restored, _)), Some(vote)) = (open.get_mut(&(boot, hold)), line.vote) {
+                    restored.votes.push(vote);
+                }
+            }
+            ("escalated", _) => {
+                if let Some((restored, _)) = open.get_mut(&(boot, hold)) {
+                    restored.escalated += 1;
+                }
+            }
+            ("extended", _) => {
+                if let (Some((restored, _)), Some(deadline_ms), Some(deadline_ns)) =
+                    (open.get_mut(&(boot, hold)), line.deadline_ms, line.deadline_ns)
+                {
+                    *restored =
+                        Restored { deadline_ms, deadline_ns, extended: restored.extended + 1, ..restored.clone() };
                 }
             }
             ("hold" | "release" | "refused" | "withdrawn" | "superseded", _) => {

@@ -113,6 +113,9 @@ fn ask() -> Outcome {
         danger_allow_on_timeout: false,
         risk: Risk::High,
         reason: None,
+        quorum: None,
+        escalation: Vec::new(),
+        danger_self_review: false,
     })
 }
 
@@ -146,9 +149,14 @@ impl Daemon {
     }
 
     fn decide(&mut self, hold: u64, effect: request::Effect) {
-        let by = Decider::Reviewer { name: "kim".to_owned(), channel: "cli".to_owned(), account: "1000".to_owned() };
+        let by = Decider::Reviewer {
+            name: "kim".to_owned(),
+            channel: "cli".to_owned(),
+            account: "1000".to_owned(),
+            evidence: None,
+        };
         let decision = Decision { effect, by, reason: Some("fine\u{202e}".to_owned()), at_ms: now().wall_ms };
-        self.step(Input::Decide { reply_to: 0, id: RequestId::new(NONCE, hold), decision });
+        self.step(Input::Decide { reply_to: 0, id: RequestId::new(NONCE, hold), decision, groups: Default::default() });
     }
 }
 

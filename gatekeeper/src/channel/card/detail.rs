@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     action::{Object, Target},
-    request::{Ancestor, Ask, Context, Decider, Decision, Effect, Request, Risk, State},
+    request::{Ancestor, Ask, Context, Decider, Decision, Effect, Request, Risk, State, Vote},
     text::Text,
 };
 
@@ -96,21 +96,46 @@ impl Lines {
 /// Everything that is known about a request.
 pub fn detail(request: &Request, now_ms: u64) -> Vec<Line> {
     // Exhaustive, so that whoever adds a field decides here whether people see it.
-    let Request { id, hold, task, action: what, context, ask, held_at_ms, deadline_ms, state, decision } = request;
+    let Request {
+        id,
+        hold,
+        task,
+        action: what,
+        context,
+        ask,
+        held_at_ms,
+        deadline_ms,
+        state,
+        decision,
+        votes,
+        escalated: _,
+        extended,
+    } = request;
     let mut lines = Lines::default();
     lines.add("request", format!("{id}, {}", state_name(state)));
     if let Some(decision) = decision {
         add_decision(&mut lines, decision);
     }
     add_target(&mut lines, request);
-    let Ask { rule, deadline: _, danger_allow_on_timeout, risk, reason } = ask;
+    let Ask { rule, deadline: _, danger_allow_on_timeout, risk, reason, quorum: _, escalation, danger_self_review } =
+        ask;
     lines.add("rule", format!("{}, risk {}", safe(rule), risk_name(*risk)));
     lines.add_some("why it asks", reason.as_deref().map(safe));
+    if let Some(quorum) = request.quorum() {
+        let left = escalation.len().saturating_sub(usize::try_from(request.escalated).unwrap_or(usize::MAX));
+        let later = if left == 0 { String::new() } else { format!(" ({left} more to ask later)") };
+        lines.add("asks", format!("{quorum}{later}"));
+    }
+    lines.add_each("approved by", votes.iter().map(vote_line));
+    if *danger_self_review {
+        lines.add("beware", "the rule lets people decide about agents of their own");
+    }
     lines.add("held", format!("{} ({} ago)", time::rfc3339(*held_at_ms), time::age(*held_at_ms, now_ms)));
     let then = if *danger_allow_on_timeout { "then ALLOWED" } else { "then denied" };
     let left =
         if state.is_final() { String::new() } else { format!(" ({} left, {then})", time::left(*deadline_ms, now_ms)) };
-    lines.add("deadline", format!("{}{left}", time::rfc3339(*deadline_ms)));
+    let moved = if *extended == 0 { String::new() } else { format!(", moved {extended} times") };
+    lines.add("deadline", format!("{}{left}{moved}", time::rfc3339(*deadline_ms)));
 
     let Context {
         exe,
@@ -172,22 +197,36 @@ pub fn detail(request: &Request, now_ms: u64) -> Vec<Line> {
     lines.0
 }
 
+fn vote_line(vote: &Vote) -> String {
+    let Vote { by, groups, reason, at_ms } = vote;
+    let groups: Vec<_> = groups.iter().map(|group| safe(group)).collect();
+    let groups = if groups.is_empty() { String::new() } else { format!(" ({})", groups.join(", ")) };
+    let reason = reason.as_deref().map_or_else(String::new, |reason| format!(": {}", safe(reason)));
+    format!("{}{groups}, {}{reason}", decider(by), time::rfc3339(*at_ms))
+}
+
+/// Who decided.
+fn decider(by: &Decider) -> String {
+    match by {
+        Decider::Reviewer { name, channel, account, evidence } => {
+            let message = evidence.as_deref().and_then(|evidence| evidence.message.as_ref());
+            let message = message.map_or_else(String::new, |message| format!(", message {}", safe(&message.0)));
+            format!("{} ({} account {}{message})", safe(name), safe(channel), safe(account))
+        }
+        Decider::Rule { name } => format!("rule {}", safe(name)),
+        Decider::NoRule => "no rule matched".to_owned(),
+        Decider::Deadline => "the deadline".to_owned(),
+        Decider::Daemon => "gatekeeper itself".to_owned(),
+    }
+}
+
 fn add_decision(lines: &mut Lines, decision: &Decision) {
     let Decision { effect, by, reason, at_ms } = decision;
     let effect = match effect {
         Effect::Allow => "allow".to_owned(),
         Effect::Deny { errno } => format!("deny with errno {errno}"),
     };
-    let by = match by {
-        Decider::Reviewer { name, channel, account } => {
-            format!("{} ({} account {})", safe(name), safe(channel), safe(account))
-        }
-        Decider::Rule { name } => format!("rule {}", safe(name)),
-        Decider::NoRule => "no rule matched".to_owned(),
-        Decider::Deadline => "the deadline".to_owned(),
-        Decider::Daemon => "gatekeeper itself".to_owned(),
-    };
-    lines.add("decision", format!("{effect}, by {by}, {}", time::rfc3339(*at_ms)));
+    lines.add("decision", format!("{effect}, by {}, {}", decider(by), time::rfc3339(*at_ms)));
     lines.add_some("its reason", reason.as_deref().map(safe));
 }
 
@@ -305,6 +344,7 @@ hold         1, cgroup id 88, task started 77 ns after boot
                 name: hostile.to_owned(),
                 channel: hostile.to_owned(),
                 account: hostile.to_owned(),
+                evidence: None,
             },
             reason: Some(hostile.to_owned()),
             at_ms: 0,

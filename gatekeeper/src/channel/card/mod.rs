@@ -85,6 +85,23 @@ impl Card {
     }
 }
 
+impl Card {
+    /// The card of a request of which no more is known than that it has ended.
+    pub fn of_forgotten(request: RequestId, headline: String) -> Self {
+        Self {
+            request,
+            headline,
+            risk: Risk::default(),
+            lines: Vec::new(),
+            status: vec!["ended while gatekeeper did not run; `gatekeeper log` on the host tells how".to_owned()],
+            is_final: true,
+            verbs: Vec::new(),
+            digest: String::new(),
+            detail: Vec::new(),
+        }
+    }
+}
+
 fn digest(request: RequestId, headline: &str, risk: Risk, lines: &[Line]) -> String {
     let mut hash = Sha256::new();
     // Nothing that is shown has a line end in it, so the lines can be told apart.

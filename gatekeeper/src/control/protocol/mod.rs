@@ -238,6 +238,8 @@ pub struct StatusReport {
     pub ring: RingStatus,
     /// The provenance log.
     pub log: LogStatus,
+    /// The ways to reach reviewers, besides the command line.
+    pub channels: Vec<ChannelStatus>,
     /// The latest errors, oldest first, a bounded number.
     pub errors: Vec<ErrorNote>,
 }
@@ -301,6 +303,20 @@ pub struct LogStatus {
     pub records: u64,
     /// What is wrong with it, if something is.
     pub problem: Option<String>,
+}
+
+/// A way to reach reviewers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Why it does not work at the moment, if so.
+    pub problem: Option<String>,
+    /// Open requests whose card it shows.
+    pub shown: u64,
 }
 
 /// An error that the daemon met.

@@ -4,7 +4,7 @@ use super::{Finding, SourceFile};
 
 /// Modules of package gatekeeper, lowest first. A module uses its own layer and lower ones.
 const LAYERS: [&[&str]; 6] = [
-    &["action", "request", "text"],
+    &["action", "quorum", "request", "text"],
     &["broker", "policy", "reviewer"],
     &["channel", "clock", "config", "context", "control", "kernel", "provenance"],
     &["daemon"],
@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 6] = [
     &["main", "lib"],
 ];
 /// Modules that decide: the same inputs give the same result, so they can be tested to the last case.
-const PURE: [&str; 5] = ["action", "broker", "policy", "request", "reviewer"];
+const PURE: [&str; 6] = ["action", "broker", "policy", "quorum", "request", "reviewer"];
 /// What a pure module does not touch.
 const IMPURE_WORDS: [&str; 12] = [
     "tokio::",

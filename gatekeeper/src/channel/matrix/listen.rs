@@ -1,0 +1,269 @@
+//! What people do in the room: reactions to cards, and typed commands.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::time;
+
+use super::{DIGEST_FIELD, Matrix, REQUEST_FIELD, render};
+use crate::{
+    channel::{Account, Act, Answer, Evidence, Failure, Inbox, MessageId, Standing, Verb},
+    request::RequestId,
+};
+
+/// How long the server keeps a request waiting when nothing happens.
+const POLL: Duration = Duration::from_secs(30);
+/// Events of one answer; more are fetched when there are more.
+const TIMELINE: u32 = 100;
+/// First pause after a failure, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+/// Cards whose request is remembered, so that each reaction need not ask for it.
+const CARDS: usize = 1_000;
+
+/// Which card a message of the bot's is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KnownCard {
+    request: RequestId,
+    digest: Option<String>,
+}
+
+struct Listener<'a> {
+    matrix: &'a Matrix,
+    inbox: &'a Inbox,
+    /// The bot itself.
+    own: String,
+    cards: BTreeMap<String, KnownCard>,
+}
+
+/// Takes what people do until something is fatal.
+pub(super) async fn run(matrix: &Matrix, inbox: &Inbox, mut cursor: Option<String>) -> Failure {
+    let mut pause = FIRST_PAUSE;
+    let mut listener = None;
+    loop {
+        let result = async {
+            if listener.is_none() {
+                listener = Some(start(matrix, inbox).await?);
+                inbox.up().await;
+            }
+            match &mut listener {
+                Some(listener) => listener.poll(&mut cursor).await,
+                None => Ok(()),
+            }
+        };
+        match result.await {
+            Ok(()) => pause = FIRST_PAUSE,
+            Err(failure @ Failure::Fatal(_)) => return failure,
+            Err(failure) => {
+                let wait = if let Failure::Limited(wait) = failure { wait } else { pause };
+                pause = (pause * 2).min(LAST_PAUSE);
+                if !matches!(failure, Failure::Limited(_)) {
+                    // Said once more when it is back.
+                    listener = None;
+                    inbox.down(failure).await;
+                }
+                time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// Finds out who the bot is, and whether it can do its work in the room.
+async fn start<'a>(matrix: &'a Matrix, inbox: &'a Inbox) -> Result<Listener<'a>, Failure> {
+    let whoami = matrix.api.get(&["account", "whoami"], &[]).await?;
+    let own = whoami["user_id"].as_str().unwrap_or_default().to_owned();
+    // Does nothing where the bot is in it already, and accepts its invitation otherwise.
+    matrix.api.post(&["join", &matrix.room], &json!({})).await?;
+    let encryption = matrix.api.get(&["rooms", &matrix.room, "state", "m.room.encryption", ""], &[]).await;
+    match encryption {
+        Ok(_) => Err(Failure::Fatal(
+            "the room is encrypted, and the bot could not read what people decide; use an unencrypted, invite-only room"
+                .to_owned(),
+        )),
+        Err(Failure::Refused(_)) => Ok(Listener { matrix, inbox, own, cards: BTreeMap::new() }),
+        Err(failure) => Err(failure),
+    }
+}
+
+impl Listener<'_> {
+    /// Waits for what happens next and hands it over, then has the place remembered.
+    async fn poll(&mut self, cursor: &mut Option<String>) -> Result<(), Failure> {
+        let types = json!(["m.room.message", "m.reaction"]);
+        // The very first time, only what comes later matters.
+        let limit = if cursor.is_some() { TIMELINE } else { 0 };
+        let filter = json!({
+            "presence": { "types": [] },
+            "account_data": { "types": [] },
+            "room": {
+                "rooms": [self.matrix.room],
+                "state": { "types": [] },
+                "ephemeral": { "types": [] },
+                "account_data": { "types": [] },
+                "timeline": { "types": types, "limit": limit },
+            },
+        })
+        .to_string();
+        let timeout = POLL.as_millis().to_string();
+        let mut query = vec![("filter", filter.as_str())];
+        if let Some(since) = cursor.as_deref() {
+            query.extend([("since", since), ("timeout", timeout.as_str())]);
+        }
+        let answer = self.matrix.api.poll(&["sync"], &query, POLL).await?;
+        let next = answer["next_batch"].as_str();
+        let next = next.ok_or_else(|| Failure::Outage("the server's answer has no `next_batch`".to_owned()))?;
+        let timeline = &answer["rooms"]["join"][&self.matrix.room]["timeline"];
+        if let Some(since) = cursor.as_deref() {
+            let mut events = timeline["events"].as_array().cloned().unwrap_or_default();
+            if timeline["limited"] == true
+                && let Some(before) = timeline["prev_batch"].as_str()
+            {
+                let mut earlier = self.earlier(before, since, &types).await?;
+                earlier.append(&mut events);
+                events = earlier;
+            }
+            for event in &events {
+                self.event(event).await?;
+            }
+        }
+        if cursor.as_deref() != Some(next) {
+            *cursor = Some(next.to_owned());
+            self.inbox.cursor(next.to_owned()).await;
+        }
+        Ok(())
+    }
+
+    /// What happened between two places, oldest first: more than one answer could hold.
+    async fn earlier(&self, before: &str, since: &str, types: &Value) -> Result<Vec<Value>, Failure> {
+        let filter = json!({ "types": types }).to_string();
+        let limit = TIMELINE.to_string();
+        let mut from = before.to_owned();
+        let mut events = Vec::new();
+        loop {
+            let query =
+                [("dir", "b"), ("from", from.as_str()), ("to", since), ("limit", limit.as_str()), ("filter", &filter)];
+            let answer = self.matrix.api.get(&["rooms", &self.matrix.room, "messages"], &query).await?;
+            let chunk = answer["chunk"].as_array().cloned().unwrap_or_default();
+            let more = !chunk.is_empty();
+            events.extend(chunk);
+            match answer["end"].as_str() {
+                Some(end) if more && end != from => from = end.to_owned(),
+                _ => break,
+            }
+        }
+        events.reverse();
+        Ok(events)
+    }
+
+    async fn event(&mut self, event: &Value) -> Result<(), Failure> {
+        let (Some(sender), Some(id)) = (event["sender"].as_str(), event["event_id"].as_str()) else { return Ok(()) };
+        let content = &event["content"];
+        let relation = &content["m.relates_to"];
+        if sender == self.own {
+            return Ok(());
+        }
+        let (act, thread) = match event["type"].as_str() {
+            Some("m.reaction") => {
+                let (Some(card), Some(verb)) =
+                    (relation["event_id"].as_str(), relation["key"].as_str().and_then(render::verb))
+                else {
+                    return Ok(());
+                };
+                let Some(KnownCard { request, digest }) = self.card(card).await? else { return Ok(()) };
+                let message = MessageId(card.to_owned());
+                let evidence = Evidence { message: Some(message.clone()), event: id.to_owned(), card: digest };
+                (self.act(sender, request, verb, None, false, evidence).await?, message)
+            }
+            // An edited message is another one's word for what somebody said before.
+            Some("m.room.message") if relation["rel_type"] != "m.replace" => {
+                let Some((verb, request, reason)) = content["body"].as_str().and_then(command) else { return Ok(()) };
+                let message = MessageId(id.to_owned());
+                let evidence = Evidence { message: Some(message.clone()), event: id.to_owned(), card: None };
+                (self.act(sender, request, verb, reason, true, evidence).await?, message)
+            }
+            _ => return Ok(()),
+        };
+        let Some(Answer { counted, text }) = self.inbox.act(act).await else { return Ok(()) };
+        // What counts shows in the card.
+        if !counted {
+            let line = format!("{sender}: {text}");
+            match self.matrix.send("m.room.message", &format!("answer {id}"), &render::note(&line, &thread)).await {
+                Ok(_) | Err(Failure::Refused(_)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
+    async fn act(
+        &self,
+        sender: &str,
+        request: RequestId,
+        verb: Verb,
+        reason: Option<String>,
+        typed: bool,
+        evidence: Evidence,
+    ) -> Result<Act, Failure> {
+        let account =
+            Account { id: sender.to_owned(), name: sender.to_owned(), standing: self.standing(sender).await? };
+        Ok(Act { account, request, verb, reason, typed, evidence })
+    }
+
+    /// Whether somebody is in the room now: who left or was banned since says nothing any more.
+    async fn standing(&self, sender: &str) -> Result<Standing, Failure> {
+        let member = ["rooms", &self.matrix.room, "state", "m.room.member", sender];
+        match self.matrix.api.get(&member, &[]).await {
+            Ok(member) if member["membership"] == "join" => Ok(Standing::Member),
+            Ok(_) | Err(Failure::Refused(_)) => Ok(Standing::Unknown("not a member of the room any more".to_owned())),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Which card a message is, if it is one of the bot's own.
+    async fn card(&mut self, message: &str) -> Result<Option<KnownCard>, Failure> {
+        if let Some(card) = self.cards.get(message) {
+            return Ok(Some(card.clone()));
+        }
+        let event = match self.matrix.api.get(&["rooms", &self.matrix.room, "event", message], &[]).await {
+            Ok(event) => event,
+            Err(Failure::Refused(_)) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        // Anybody can write such fields into a message of their own.
+        if event["sender"] != self.own {
+            return Ok(None);
+        }
+        let content = &event["content"];
+        let Some(request) = content[REQUEST_FIELD].as_str().and_then(|id| id.parse().ok()) else { return Ok(None) };
+        let card = KnownCard { request, digest: content[DIGEST_FIELD].as_str().map(str::to_owned) };
+        if self.cards.len() == CARDS {
+            self.cards.pop_first();
+        }
+        self.cards.insert(message.to_owned(), card.clone());
+        Ok(Some(card))
+    }
+}
+
+/// Reads a typed command: a verb, a request's code, and why. A leading `!` does not matter.
+fn command(body: &str) -> Option<(Verb, RequestId, Option<String>)> {
+    let line = body.trim().lines().next()?;
+    let mut words = line.trim_start_matches('!').splitn(3, ' ');
+    let verb = Verb::from_word(&words.next()?.to_lowercase())?;
+    let request = words.next()?.parse().ok()?;
+    let reason = words.next().map(str::trim).filter(|reason| !reason.is_empty()).map(str::to_owned);
+    Some((verb, request, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_need_a_verb_and_a_code() {
+        let id: RequestId = "AB12-CD34".parse().unwrap();
+        assert_eq!(command("approve AB12-CD34"), Some((Verb::Approve, id, None)));
+        assert_eq!(command("!Deny ab12cd34  not now \nmore"), Some((Verb::Deny, id, Some("not now".to_owned()))));
+        for other in ["approve", "approve of it", "please approve AB12-CD34", "> approve AB12-CD34", ""] {
+            assert_eq!(command(other), None, "{other}");
+        }
+    }
+}

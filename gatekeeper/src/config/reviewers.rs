@@ -1,0 +1,151 @@
+//! Makes the directory of reviewers from `[[reviewer]]`, and says where a rule wants whom there is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::Spanned;
+
+use super::{
+    checked::{Checker, identifier},
+    file::{self, Items, Table},
+};
+use crate::{
+    policy::{Fault, suggest},
+    quorum::Quorum,
+    reviewer::{CLI, Directory, Reviewer},
+};
+
+impl Checker<'_> {
+    pub(super) fn reviewers(
+        &mut self,
+        reviewers: &[Spanned<Table<file::Reviewer>>],
+        users: &dyn Fn(&str) -> Option<u32>,
+    ) -> Directory {
+        let mut names = BTreeSet::new();
+        let mut claimed: BTreeMap<(&str, String), String> = BTreeMap::new();
+        let mut checked = Vec::new();
+        for raw in reviewers {
+            let file::Reviewer { name, groups, user, matrix } = &raw.as_ref().0;
+            let Some(written) = name else {
+                self.fail(raw.span(), "the reviewer has no name", "add `name = \"…\"`");
+                continue;
+            };
+            let Some(name) = self.check(name.as_ref(), |text| identifier(text, "a reviewer")) else { continue };
+            if !names.insert(name.clone()) {
+                self.fail(
+                    written.span(),
+                    format!("there is already a reviewer named {name:?}"),
+                    "give each person one `[[reviewer]]` with all their accounts",
+                );
+            }
+            let groups =
+                groups.as_ref().and_then(|groups| self.each(groups, "name a group, or leave `groups` out", group_name));
+            let accounts = [
+                (CLI, user.as_ref().and_then(|user| self.user(user, users)), user.as_ref().map(Spanned::span)),
+                ("matrix", self.check(matrix.as_ref(), matrix_id), matrix.as_ref().map(Spanned::span)),
+            ];
+            let mut own = BTreeMap::new();
+            for (channel, account, span) in accounts {
+                let (Some(account), Some(span)) = (account, span) else { continue };
+                if let Some(other) = claimed.insert((channel, account.clone()), name.clone()) {
+                    self.fail(
+                        span,
+                        format!("the account {account:?} already belongs to the reviewer {other:?}"),
+                        "give each account to one person",
+                    );
+                }
+                own.insert(channel.to_owned(), account);
+            }
+            if own.is_empty() {
+                self.fail(
+                    raw.span(),
+                    format!("the reviewer {name:?} has no account, and could decide nothing"),
+                    "add `user = \"LOGIN\"` for this host, or the account id on a channel",
+                );
+            }
+            let groups = groups.into_iter().flatten().collect();
+            checked.push(Reviewer { name, groups, accounts: own });
+        }
+        Directory::new(checked)
+    }
+
+    /// The user id of a login name or a number.
+    fn user(&mut self, user: &Spanned<Items>, users: &dyn Fn(&str) -> Option<u32>) -> Option<String> {
+        let found = self.users(user, users)?;
+        if found.len() != 1 {
+            self.fail(user.span(), "a person has one user of this host", "name one login name or user id");
+        }
+        found.first().map(u32::to_string)
+    }
+
+    /// Whom a rule asks, if there are enough of them.
+    pub(super) fn quorum(&mut self, text: Option<&Spanned<String>>, reviewers: &Directory) -> Option<Quorum> {
+        let written = text?;
+        self.take(written.span(), read_quorum(written.as_ref(), reviewers))
+    }
+
+    /// Whom it asks next, in the order of the list.
+    pub(super) fn escalation(&mut self, items: Option<&Spanned<Items>>, reviewers: &Directory) -> Vec<Quorum> {
+        let read = items.map(|items| {
+            self.each(items, "name a group, or leave `escalate` out", |text| read_quorum(text, reviewers))
+        });
+        read.flatten().unwrap_or_default()
+    }
+}
+
+fn read_quorum(text: &str, reviewers: &Directory) -> Result<Quorum, Fault> {
+    let quorum: Quorum = text.parse().map_err(|err: crate::quorum::BadQuorum| {
+        Fault::new(
+            err.to_string(),
+            "write such as \"ops\", \"2 of ops\", \"ops and security\" or \"2 of ops or leads\"",
+        )
+    })?;
+    if reviewers.is_empty() {
+        return Err(Fault::new(
+            "no reviewer is declared, so nobody could approve",
+            "declare people with `[[reviewer]]` in gatekeeper.toml, or leave `reviewers` out",
+        ));
+    }
+    let known: BTreeSet<&str> =
+        reviewers.reviewers().iter().flat_map(|reviewer| &reviewer.groups).map(String::as_str).collect();
+    if let Some(group) = quorum.groups().find(|group| !known.contains(group)) {
+        let way_out = suggest(group, known.iter().copied().chain([crate::quorum::ANYONE]));
+        return Err(Fault::new(format!("no reviewer is in a group {group:?}"), way_out));
+    }
+    match reviewers.can_reach(&quorum) {
+        Ok(()) => Ok(quorum),
+        Err(name) if name.is_empty() => Err(Fault::new(
+            format!("there are not enough people for {text:?}: each may fill one place only"),
+            "ask fewer, or put more reviewers into these groups",
+        )),
+        Err(name) => Err(Fault::new(
+            format!("without {name:?}, who does not decide about agents of their own, {text:?} cannot be reached"),
+            "ask fewer, or put one more reviewer into these groups",
+        )),
+    }
+}
+
+fn group_name(text: &str) -> Result<String, Fault> {
+    if [crate::quorum::ANYONE, "and", "or", "of"].contains(&text) {
+        return Err(Fault::new(format!("{text:?} has a meaning of its own where rules name groups"), "choose another"));
+    }
+    identifier(text, "a group")
+}
+
+/// `@NAME:SERVER`, whose form the Matrix specification fixes (appendices, user identifiers).
+fn matrix_id(text: &str) -> Result<String, Fault> {
+    let parts = text.strip_prefix('@').and_then(|rest| rest.split_once(':'));
+    match parts {
+        Some((name, server))
+            if !name.is_empty()
+                && !server.is_empty()
+                && text.len() <= 255
+                && text.chars().all(|c| c.is_ascii_graphic()) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err(Fault::new(
+            format!("{text:?} is no Matrix user id"),
+            "write the whole id, such as \"@name:example.org\"; a display name says nothing about who it is",
+        )),
+    }
+}

@@ -1,0 +1,420 @@
+//! The channels as the loop sees them: what they are to show, and what people do there.
+//!
+//! They run on one thread of their own. Here is decided whether an account may do what it did; what its word is worth is
+//! for the broker. Cards follow what the broker says of a request, so all copies of a card tell the same, and say "it went
+//! on" only when it did.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    thread,
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    DaemonError, Event,
+    agents::Agents,
+    core::{Daemon, Waiter},
+    judge,
+};
+use crate::{
+    broker::{Change, Input, Reply},
+    channel::{
+        Act, Answer, Channel, Event as ChannelEvent, Failure, Inbox, MessageId, Standing, Verb,
+        card::Card,
+        matrix::{self, Matrix},
+        outbox::{self, Order},
+        secret::Secret,
+        store::Store,
+    },
+    config::{ChannelConfig, ChannelKind, Config, SecretSource},
+    control::protocol::ChannelStatus,
+    provenance::Record,
+    request::{Decider, Decision, Effect, Request, RequestId, State},
+    reviewer::{Refusal, Reviewer},
+};
+
+/// Events of channels that may wait for the loop.
+const EVENTS: usize = 256;
+/// Acts that are remembered, so that one that is delivered twice counts once.
+const ACTS: usize = 4096;
+/// What a denied action fails with.
+const DENIED: Effect = Effect::Deny { errno: 1 };
+
+/// One channel.
+struct Line {
+    config: ChannelConfig,
+    orders: mpsc::UnboundedSender<Order>,
+    /// Why it does not work, if so.
+    problem: Option<String>,
+    /// Which message shows which request.
+    shown: HashMap<RequestId, MessageId>,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Channels {
+    lines: Vec<Line>,
+    /// Events of acts that were seen, the oldest first.
+    acts: VecDeque<(usize, String)>,
+    host: String,
+    /// Whether they were told which requests there are.
+    know: bool,
+    /// Cgroups whose processes end when the request does.
+    stops: HashMap<RequestId, String>,
+}
+
+impl Channels {
+    /// Starts the thread and what runs on it, if there is any channel.
+    ///
+    /// # Errors
+    /// A secret cannot be read, or the thread cannot be started.
+    pub(super) fn start(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Self, DaemonError> {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let mut channels = Self { host, ..Self::default() };
+        if config.channels.is_empty() {
+            return Ok(channels);
+        }
+        let directory = judge::ensure_directory(&config.paths.state.join("channels"), 0o700)
+            .map_err(|err| DaemonError::System("make the channels' directory", err))?;
+        let mut starts: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+        for (number, channel) in config.channels.iter().enumerate() {
+            let (store, damage) = Store::open(directory.join(format!("{}.json", channel.name)));
+            let (orders, receiver) = mpsc::unbounded_channel();
+            let (sender, mut receiving) = mpsc::channel::<ChannelEvent>(EVENTS);
+            let loop_events = events.clone();
+            let forward = async move {
+                while let Some(event) = receiving.recv().await {
+                    // The daemon has stopped otherwise.
+                    let _ = loop_events.send(Event::Channel { number, event });
+                }
+            };
+            let inbox = Inbox::new(sender);
+            match &channel.kind {
+                ChannelKind::Matrix { homeserver, room, token } => {
+                    let settings = matrix::Settings {
+                        homeserver: homeserver.clone(),
+                        room: room.clone(),
+                        token: read_secret(channel, token)?,
+                    };
+                    let made = Matrix::new(settings).map_err(|err| unusable(channel, err.to_string()))?;
+                    starts.push(Box::new(move || spawn(made, store, inbox, receiver, forward)));
+                }
+            }
+            let problem = damage.map(|err| format!("what it showed before is forgotten: {err}"));
+            channels.lines.push(Line { config: channel.clone(), orders, problem, shown: HashMap::new() });
+        }
+        thread::Builder::new()
+            .name("channels".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                match runtime {
+                    Ok(runtime) => runtime.block_on(async {
+                        starts.into_iter().for_each(|start| start());
+                        // For as long as the daemon runs.
+                        std::future::pending::<()>().await;
+                    }),
+                    Err(err) => tracing::error!("channels cannot run: {err}"),
+                }
+            })
+            .map_err(|err| DaemonError::System("start the channels' thread", err))?;
+        Ok(channels)
+    }
+
+    /// How they are.
+    pub(super) fn status(&self) -> Vec<ChannelStatus> {
+        self.lines
+            .iter()
+            .map(|line| ChannelStatus {
+                name: line.config.name.clone(),
+                kind: line.config.kind.name().to_owned(),
+                problem: line.problem.clone(),
+                shown: line.shown.len() as u64,
+            })
+            .collect()
+    }
+
+    fn order(&self, order: &Order) {
+        for line in &self.lines {
+            // Its thread has ended otherwise, which was told.
+            let _ = line.orders.send(order.clone());
+        }
+    }
+
+    /// Whether an act is new. Platforms deliver at least once.
+    fn is_new(&mut self, number: usize, event: &str) -> bool {
+        let known = self.acts.iter().any(|(line, known)| *line == number && known == event);
+        if !known {
+            if self.acts.len() == ACTS {
+                self.acts.pop_front();
+            }
+            self.acts.push_back((number, event.to_owned()));
+        }
+        !known
+    }
+}
+
+/// Runs a channel on this thread's runtime.
+fn spawn<C: Channel>(
+    channel: C,
+    store: Store,
+    inbox: Inbox,
+    orders: mpsc::UnboundedReceiver<Order>,
+    forward: impl Future<Output = ()> + Send + 'static,
+) {
+    let channel = Arc::new(channel);
+    let cursor = store.cursor().map(str::to_owned);
+    tokio::spawn(forward);
+    let (listener, listening) = (channel.clone(), inbox.clone());
+    tokio::spawn(async move {
+        let failure = listener.listen(listening.clone(), cursor).await;
+        listening.down(failure).await;
+    });
+    tokio::spawn(async move {
+        if let Some(failure) = outbox::run(channel, store, inbox.clone(), orders).await {
+            inbox.down(failure).await;
+        }
+    });
+}
+
+fn unusable(channel: &ChannelConfig, reason: String) -> DaemonError {
+    DaemonError::Channel { name: channel.name.clone(), reason }
+}
+
+/// Reads a secret from its file or from systemd's credentials.
+fn read_secret(channel: &ChannelConfig, source: &SecretSource) -> Result<Secret, DaemonError> {
+    let path = match source {
+        SecretSource::File(path) => path.clone(),
+        SecretSource::Credential(name) => {
+            let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+                let reason = format!(
+                    "there is no credential {name}, since systemd handed over none; add `LoadCredential={name}:PATH` to the \
+                     unit"
+                );
+                unusable(channel, reason)
+            })?;
+            std::path::PathBuf::from(directory).join(name)
+        }
+    };
+    let shown = path.display();
+    let text = std::fs::read_to_string(&path)
+        .map_err(|err| unusable(channel, format!("its secret cannot be read from {shown}: {err}")))?;
+    if let SecretSource::File(_) = source {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = std::fs::metadata(&path).map_err(|err| unusable(channel, format!("{shown}: {err}")))?;
+        if metadata.mode() & 0o077 != 0 {
+            let reason = format!("others than its owner may use {shown}, which holds a secret; `chmod 600 {shown}`");
+            return Err(unusable(channel, reason));
+        }
+    }
+    let secret = Secret::new(&text);
+    let plain = !secret.expose().is_empty() && secret.expose().bytes().all(|byte| byte.is_ascii_graphic());
+    if plain { Ok(secret) } else { Err(unusable(channel, format!("{shown} holds no secret of one line"))) }
+}
+
+impl Daemon {
+    /// A request is new or changed: its cards are to show that.
+    pub(super) fn show(&mut self, request: &Arc<Request>, change: Change) {
+        if self.channels.lines.is_empty() {
+            return;
+        }
+        // A card tells who asks and from where; that follows a moment after the request.
+        if change != Change::Asked {
+            let mut verbs = vec![Verb::Approve, Verb::Deny, Verb::DenyAndStop];
+            if usize::try_from(request.escalated).is_ok_and(|done| done < request.ask.escalation.len()) {
+                verbs.push(Verb::Escalate);
+            }
+            if request.extended < crate::broker::EXTENSIONS {
+                verbs.push(Verb::Extend);
+            }
+            let card = Card::new(request, &self.channels.host, &verbs);
+            self.channels.order(&Order::Show(Arc::new(card)));
+        }
+        let line = match change {
+            Change::Reminder(part) => format!("Reminder: {part} % of the time to decide is over."),
+            Change::Escalated => format!(
+                "Escalated: now {} can approve.",
+                request.quorum().map_or_else(|| "anyone".to_owned(), |quorum| quorum.to_string())
+            ),
+            Change::Extended => "The deadline was moved.".to_owned(),
+            Change::Asked | Change::Context | Change::Voted | Change::Decided | Change::Ended => return,
+        };
+        let once = format!("{change:?} {} {}", request.escalated, request.extended);
+        self.channels.order(&Order::Add { request: request.id, lines: vec![line], once });
+    }
+
+    /// Tells the channels which requests there are, once that is known: cards of others are about what ended while no
+    /// daemon ran.
+    pub(super) fn tell_known(&mut self) {
+        if self.channels.know || self.broker.awaits_adopted() {
+            return;
+        }
+        self.channels.know = true;
+        let known = self.broker.open_requests().map(|request| request.id).collect();
+        self.channels.order(&Order::Known(known));
+    }
+
+    /// Something came from a channel.
+    pub(super) fn channel(&mut self, number: usize, event: ChannelEvent) {
+        let Some(line) = self.channels.lines.get_mut(number) else { return };
+        let name = line.config.name.clone();
+        match event {
+            ChannelEvent::Act(act, answer) => self.act(number, act, answer),
+            ChannelEvent::Up => {
+                if line.problem.take().is_some() {
+                    tracing::info!(channel = name, "the channel works again");
+                    self.record(&Record::Channel { channel: name, problem: None });
+                }
+            }
+            ChannelEvent::Down(failure) => {
+                let advice =
+                    if matches!(failure, Failure::Fatal(_)) { "; then `systemctl restart gatekeeper`" } else { "" };
+                let problem = format!("{failure}{advice}");
+                if line.problem.as_ref() != Some(&problem) {
+                    line.problem = Some(problem.clone());
+                    self.error(format!("channel {name} does not work: {problem}"));
+                    self.record(&Record::Channel { channel: name, problem: Some(problem) });
+                }
+            }
+            ChannelEvent::Problem(failure) => self.error(format!("channel {name}: {failure}")),
+            ChannelEvent::Cursor(cursor) => {
+                // Its thread has ended otherwise, which was told.
+                let _ = line.orders.send(Order::Cursor(cursor));
+            }
+            ChannelEvent::Shown { request, message, digest } => {
+                if line.shown.insert(request, message.clone()).as_ref() != Some(&message) {
+                    self.record(&Record::Card { request, channel: name, message, digest });
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, number: usize, act: Act, answer: oneshot::Sender<Answer>) {
+        let (reviewer, request) = match self.judge_act(number, &act) {
+            Ok(judged) => judged,
+            Err(reason) => {
+                self.refuse_act(number, act, &reason);
+                // Its connection may be gone.
+                let _ = answer.send(Answer { counted: false, text: reason });
+                return;
+            }
+        };
+        let Some(line) = self.channels.lines.get(number) else { return };
+        let Act { account, request: id, verb, reason, typed: _, evidence } = act;
+        let by = Decider::Reviewer {
+            name: reviewer.name,
+            channel: line.config.name.clone(),
+            account: account.id,
+            evidence: Some(Box::new(evidence)),
+        };
+        let reply_to = self.wait_for_reply(Waiter::Act { id, verb, answer });
+        let effect = if verb == Verb::Approve { Effect::Allow } else { DENIED };
+        match verb {
+            Verb::Escalate => self.step(Input::Escalate { reply_to, id, by }),
+            Verb::Extend => self.step(Input::Extend { reply_to, id, by }),
+            Verb::Approve | Verb::Deny | Verb::DenyAndStop => {
+                if verb == Verb::DenyAndStop
+                    && request.state == State::Pending
+                    && let Some(cgroup) = judge::cgroup_of(request.task.pid)
+                {
+                    self.channels.stops.insert(id, cgroup);
+                }
+                let decision = Decision { effect, by, reason, at_ms: self.now().wall_ms };
+                self.step(Input::Decide { reply_to, id, decision, groups: reviewer.groups });
+            }
+        }
+    }
+
+    /// Whether an act counts: whose it is, and about which request.
+    fn judge_act(&mut self, number: usize, act: &Act) -> Result<(Reviewer, Arc<Request>), String> {
+        let Some(line) = self.channels.lines.get(number) else { return Err("there is no such channel".to_owned()) };
+        let kind = line.config.kind.name();
+        let on_its_card =
+            act.evidence.message.is_some() && line.shown.get(&act.request) == act.evidence.message.as_ref();
+        if !self.channels.is_new(number, &act.evidence.event) {
+            return Err("this was looked at before".to_owned());
+        }
+        match &act.account.standing {
+            Standing::Member => {}
+            Standing::Bot => return Err("programs do not decide".to_owned()),
+            Standing::Guest => return Err("guests do not decide".to_owned()),
+            Standing::Deleted => return Err("this account is switched off".to_owned()),
+            Standing::External => return Err("accounts of another organisation do not decide".to_owned()),
+            Standing::Unconfirmed => return Err("this account's address was never confirmed".to_owned()),
+            Standing::Unknown(why) => return Err(format!("it cannot be told whose account this is: {why}")),
+        }
+        let request = self.broker.request(act.request).cloned();
+        let request = request.ok_or_else(|| super::calls::no_such_request(act.request).message)?;
+        // A click counts on the very message that was posted for the request, and nowhere else.
+        if !act.typed && !on_its_card && !request.state.is_final() {
+            return Err("this is not the card of that request".to_owned());
+        }
+        if act.typed && act.reason.is_none() && matches!(act.verb, Verb::Deny | Verb::DenyAndStop) {
+            return Err(format!("a denial needs a reason: {} {} WHY", act.verb.word(), act.request));
+        }
+        if act.reason.as_ref().is_some_and(|reason| reason.len() > super::calls::REASON_BYTES) {
+            return Err(format!("a reason has at most {} bytes", super::calls::REASON_BYTES));
+        }
+        let reviewer = self.may_decide(kind, &act.account.id, &request).map_err(|refusal| refusal.to_string())?;
+        Ok((reviewer, request))
+    }
+
+    fn refuse_act(&mut self, number: usize, act: Act, reason: &str) {
+        let Some(line) = self.channels.lines.get(number) else { return };
+        let (channel, Act { account, request, verb, evidence, .. }) = (line.config.name.clone(), act);
+        tracing::warn!(channel, account = account.id, %request, "an act does not count: {reason}");
+        self.record(&Record::ActRefused {
+            request,
+            channel,
+            account: account.id,
+            verb: verb.word().to_owned(),
+            event: evidence.event,
+            reason: reason.to_owned(),
+        });
+    }
+
+    /// Who decides with an account, if they may. Without declared reviewers there are only local commands.
+    pub(super) fn may_decide(&self, kind: &str, account: &str, request: &Request) -> Result<Reviewer, Refusal> {
+        let cgroup = judge::cgroup_of(request.task.pid).unwrap_or_default();
+        let origin = self.agents.origin(&request.action.agent, &cgroup, &self.config);
+        self.config.reviewers.may_decide(kind, account, request, &origin).cloned()
+    }
+
+    /// What is left to do when a request has ended: its agent may have to end with it.
+    pub(super) fn request_ended(&mut self, request: RequestId) {
+        for line in &mut self.channels.lines {
+            line.shown.remove(&request);
+        }
+        let Some(cgroup) = self.channels.stops.remove(&request) else { return };
+        let path = self.agents.cgroup_root().join(Agents::run_of(&cgroup).trim_start_matches('/'));
+        match std::fs::write(path.join("cgroup.kill"), "1") {
+            Ok(()) => self.record(&Record::AgentStopped { request, cgroup: cgroup.as_str().into() }),
+            // It has ended by itself.
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
+            Err(err) => self.error(format!("the agent in {cgroup} cannot be stopped: {err}")),
+        }
+    }
+}
+
+/// What to tell somebody who acted, by what the broker says.
+pub(super) fn answer(reply: &Reply, verb: Verb, id: RequestId) -> Answer {
+    let (counted, text) = match reply {
+        Reply::Decided => (true, format!("{}: {id}", verb.title())),
+        Reply::Voted => (true, format!("your approval of {id} counts; more are wanted")),
+        Reply::Done => (true, format!("{}: {id}", verb.title())),
+        Reply::VotedBefore => (false, format!("you approved {id} before; somebody else has to, too")),
+        Reply::NoMore if verb == Verb::Extend => {
+            (false, format!("the deadline of {id} was moved as often as it may be"))
+        }
+        Reply::NoMore => (false, format!("there is nobody else to ask about {id}")),
+        Reply::AlreadyDecided(decision) => {
+            (false, format!("{id} was decided already: {}", super::calls::decision_text(decision)))
+        }
+        Reply::NotPending(state) => {
+            (false, format!("{id} does not wait any more: {}", super::calls::state_text(state)))
+        }
+        Reply::Unknown => (false, super::calls::no_such_request(id).message),
+    };
+    Answer { counted, text }
+}
