@@ -9,12 +9,14 @@ pub mod agent;
 pub mod client;
 pub mod daemon;
 pub mod ready;
+pub mod synapse;
 pub mod wait;
 
 pub use self::{
     agent::{Agent, Outcome},
     client::Client,
     daemon::{Daemon, Lease, daemon},
+    synapse::Synapse,
     wait::wait_until,
 };
 

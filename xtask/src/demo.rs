@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::checkout::Checkout;
-use crate::flags::{DemoFlags, MachineFlags};
+use crate::flags::{DemoChannel, DemoFlags, MachineFlags};
 use crate::setup::{self, Need};
 use crate::{build, command, vm};
 
@@ -24,10 +24,17 @@ pub(crate) fn run(checkout: &Checkout, flags: &DemoFlags) -> Result<u8> {
     setup::ensure(checkout, &[Need::Programs])?;
     build::everything(checkout)?;
     let program = built_program(checkout, PROGRAM)?;
+    let mut arguments = flags.arguments.clone();
+    let mut environment = Vec::new();
+    if let Some(DemoChannel::Matrix) = flags.channel {
+        arguments.extend(["--channel".into(), "matrix".into()]);
+        environment.push((setup::synapse::VARIABLE.to_owned(), setup::synapse::ensure(checkout)?.into_os_string()));
+    }
     if flags.kernel.is_none() && can_enforce_here(checkout)? {
         eprintln!("demo: this machine's kernel, {}, can enforce: the demo runs on it", release());
         let mut demo = Command::new(program);
-        let status = demo.args(&flags.arguments).status().with_context(|| format!("cannot run {PROGRAM}"))?;
+        demo.envs(environment);
+        let status = demo.args(&arguments).status().with_context(|| format!("cannot run {PROGRAM}"))?;
         return Ok(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1));
     }
     setup::ensure(checkout, &[Need::Vm])?;
@@ -52,8 +59,8 @@ pub(crate) fn run(checkout: &Checkout, flags: &DemoFlags) -> Result<u8> {
         append: Vec::new(),
         kernel_log: None,
     };
-    let arguments = std::iter::once(OsString::from(program)).chain(flags.arguments.iter().cloned()).collect();
-    let order = vm::Order { machine: &machine, arguments, environment: Vec::new(), interactive: true };
+    let arguments = std::iter::once(OsString::from(program)).chain(arguments).collect();
+    let order = vm::Order { machine: &machine, arguments, environment, interactive: true };
     vm::pass_through(checkout, &kernel, &order)
 }
 

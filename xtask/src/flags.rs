@@ -50,6 +50,7 @@ To use what you have instead, point at it:
   GATEKEEPER_BPF_LINKER=PATH   a bpf-linker whose LLVM is not older than that rustc's
   GATEKEEPER_KERNEL_6_1=PATH   a kernel image, an unpacked kernel package or a .deb
   GATEKEEPER_KERNEL_6_12=PATH  the same for 6.12
+  GATEKEEPER_SYNAPSE_PYTHON=PATH  a Python that has the package matrix-synapse
 
 Examples:
   cargo xtask setup
@@ -171,14 +172,25 @@ pub(crate) struct CheckFlags {
 Examples:
   cargo xtask demo
   cargo xtask demo --kernel 6.1        always in a VM, with this kernel
+  cargo xtask demo --channel matrix    decided in a room of a real Matrix server
   cargo xtask demo < /dev/null         the demo decides by itself")]
 pub(crate) struct DemoFlags {
     /// Use a VM with this kernel.
     #[arg(long, value_name = "6.1|6.12|PATH")]
     pub(crate) kernel: Option<String>,
+    /// Ask through this channel instead of the terminal.
+    #[arg(long, value_enum, value_name = "CHANNEL")]
+    pub(crate) channel: Option<DemoChannel>,
     /// Arguments for the demo itself.
     #[arg(last = true, value_name = "ARGUMENTS")]
     pub(crate) arguments: Vec<OsString>,
+}
+
+/// Where the demo asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DemoChannel {
+    /// A real Matrix server (Synapse), started for the demo.
+    Matrix,
 }
 
 /// Measure in guest instructions, in a VM where these can be counted.

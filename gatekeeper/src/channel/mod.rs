@@ -217,6 +217,12 @@ pub trait Channel: Send + Sync + 'static {
     /// the daemon was killed) it must find the message that is there rather than make another.
     fn post(&self, card: &Card, once: &str) -> impl Future<Output = Result<MessageId, Failure>> + Send;
 
+    /// Adds what can be tapped to a card that was just posted, where that is no part of the message itself.
+    fn offer(&self, message: &MessageId, card: &Card) -> impl Future<Output = Result<(), Failure>> + Send {
+        let _ = (message, card);
+        async { Ok(()) }
+    }
+
     /// Makes a message show this card instead.
     fn edit(&self, message: &MessageId, card: &Card) -> impl Future<Output = Result<(), Failure>> + Send;
 

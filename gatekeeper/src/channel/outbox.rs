@@ -49,6 +49,8 @@ struct Entry {
     /// What the message shows.
     message: Option<MessageId>,
     shows: Option<Arc<Card>>,
+    /// What can be tapped has still to be added.
+    bare: bool,
 }
 
 impl Entry {
@@ -144,7 +146,7 @@ impl<C: Channel> Outbox<C> {
                     if let Some(message) = &message {
                         self.posted(request, message.clone(), &card).await;
                     }
-                    self.entries.insert(request, Entry { wanted: card, message, shows: None });
+                    self.entries.insert(request, Entry { wanted: card, message, shows: None, bare: false });
                     self.order.push_back(request);
                 }
             }
@@ -160,7 +162,12 @@ impl<C: Channel> Outbox<C> {
                 for (request, Shown { message, headline }) in left {
                     let wanted = Arc::new(Card::of_forgotten(request, headline));
                     self.order.push_back(request);
-                    self.entries.entry(request).or_insert(Entry { wanted, message: Some(message), shows: None });
+                    self.entries.entry(request).or_insert(Entry {
+                        wanted,
+                        message: Some(message),
+                        shows: None,
+                        bare: false,
+                    });
                 }
             }
             Order::Cursor(cursor) => {
@@ -193,6 +200,12 @@ impl<C: Channel> Outbox<C> {
         let post = self.order.iter().copied().find(|id| of(id).is_some_and(|entry| entry.message.is_none()));
         if let Some(request) = post {
             self.post(request).await?;
+            return Ok(true);
+        }
+        let bare =
+            self.order.iter().copied().find(|id| of(id).is_some_and(|entry| entry.bare && !entry.wanted.is_final));
+        if let Some(request) = bare {
+            self.offer(request).await?;
             return Ok(true);
         }
         if let Some((request, lines, once)) = self.notes.pop_front() {
@@ -229,6 +242,7 @@ impl<C: Channel> Outbox<C> {
                 if let Some(entry) = self.entries.get_mut(&request) {
                     entry.message = Some(message);
                     entry.shows = Some(card);
+                    entry.bare = true;
                 }
                 Ok(())
             }
@@ -240,6 +254,21 @@ impl<C: Channel> Outbox<C> {
             }
             Err(failure) => Err(failure),
         }
+    }
+
+    async fn offer(&mut self, request: RequestId) -> Result<(), Failure> {
+        let Some(entry) = self.entries.get(&request) else { return Ok(()) };
+        let (Some(message), card) = (entry.message.clone(), entry.wanted.clone()) else { return Ok(()) };
+        match self.channel.offer(&message, &card).await {
+            Ok(()) => {}
+            // Commands can be typed all the same.
+            Err(failure @ Failure::Refused(_)) => self.inbox.tell(Event::Problem(failure)).await,
+            Err(failure) => return Err(failure),
+        }
+        if let Some(entry) = self.entries.get_mut(&request) {
+            entry.bare = false;
+        }
+        Ok(())
     }
 
     async fn edit(&mut self, request: RequestId) -> Result<(), Failure> {

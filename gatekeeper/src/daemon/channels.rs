@@ -39,6 +39,8 @@ use crate::{
 const EVENTS: usize = 256;
 /// Acts that are remembered, so that one that is delivered twice counts once.
 const ACTS: usize = 4096;
+/// Acts that may wait for their card.
+const EARLY: usize = 64;
 /// What a denied action fails with.
 const DENIED: Effect = Effect::Deny { errno: 1 };
 
@@ -50,6 +52,8 @@ struct Line {
     problem: Option<String>,
     /// Which message shows which request.
     shown: HashMap<RequestId, MessageId>,
+    /// Acts on cards that the server has and of which the answer to their post has not come yet.
+    early: Vec<(Act, oneshot::Sender<Answer>)>,
 }
 
 /// All of them.
@@ -103,7 +107,13 @@ impl Channels {
                 }
             }
             let problem = damage.map(|err| format!("what it showed before is forgotten: {err}"));
-            channels.lines.push(Line { config: channel.clone(), orders, problem, shown: HashMap::new() });
+            channels.lines.push(Line {
+                config: channel.clone(),
+                orders,
+                problem,
+                shown: HashMap::new(),
+                early: Vec::new(),
+            });
         }
         thread::Builder::new()
             .name("channels".to_owned())
@@ -283,14 +293,26 @@ impl Daemon {
                 let _ = line.orders.send(Order::Cursor(cursor));
             }
             ChannelEvent::Shown { request, message, digest } => {
-                if line.shown.insert(request, message.clone()).as_ref() != Some(&message) {
+                let is_news = line.shown.insert(request, message.clone()).as_ref() != Some(&message);
+                let early: Vec<_> = line.early.extract_if(.., |(act, _)| act.request == request).collect();
+                if is_news {
                     self.record(&Record::Card { request, channel: name, message, digest });
+                }
+                for (act, answer) in early {
+                    self.act(number, act, answer);
                 }
             }
         }
     }
 
     fn act(&mut self, number: usize, act: Act, answer: oneshot::Sender<Answer>) {
+        let waits = self.broker.request(act.request).is_some_and(|request| !request.state.is_final());
+        if let Some(line) = self.channels.lines.get_mut(number)
+            && (waits && !act.typed && !line.shown.contains_key(&act.request) && line.early.len() < EARLY)
+        {
+            line.early.push((act, answer));
+            return;
+        }
         let (reviewer, request) = match self.judge_act(number, &act) {
             Ok(judged) => judged,
             Err(reason) => {
@@ -385,6 +407,8 @@ impl Daemon {
     pub(super) fn request_ended(&mut self, request: RequestId) {
         for line in &mut self.channels.lines {
             line.shown.remove(&request);
+            // Dropped senders tell that nothing was counted.
+            line.early.retain(|(act, _)| act.request != request);
         }
         let Some(cgroup) = self.channels.stops.remove(&request) else { return };
         let path = self.agents.cgroup_root().join(Agents::run_of(&cgroup).trim_start_matches('/'));

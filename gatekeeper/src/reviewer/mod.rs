@@ -143,7 +143,7 @@ fn is_own(reviewer: &Reviewer, request: &Request, origin: &Origin) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::samples;
+    use crate::request::samples;
 
     fn directory() -> Directory {
         let reviewer = |name: &str, groups: &[&str], uid: &str| Reviewer {

@@ -7,6 +7,7 @@
 mod apt;
 pub(crate) mod bpf;
 pub(crate) mod kernels;
+pub(crate) mod synapse;
 
 use std::fs::{self, File, TryLockError};
 
@@ -46,6 +47,7 @@ const PROGRAMS: [(Need, &str, &str, &str); 7] = [
 pub(crate) fn run(checkout: &Checkout) -> Result<()> {
     ensure(checkout, &[Need::Vm, Need::Programs])?;
     bpf::ensure(checkout)?;
+    synapse::ensure(checkout)?;
     for kernel in KERNELS {
         kernels::ensure(checkout, kernel)?;
     }

@@ -7,7 +7,7 @@ mod summary;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -40,6 +40,7 @@ exit $status"#;
 /// Setup or a build failed, so that tests could not even start.
 pub(crate) fn run(checkout: &Checkout, flags: &TestFlags) -> Result<u8> {
     setup::ensure(checkout, &[Need::Vm, Need::Programs])?;
+    let synapse = setup::synapse::ensure(checkout)?;
     let names: Vec<&str> =
         if flags.kernel.is_empty() { KERNELS.to_vec() } else { flags.kernel.iter().map(String::as_str).collect() };
     let kernels = names.iter().map(|name| setup::kernels::ensure(checkout, name)).collect::<Result<Vec<_>>>()?;
@@ -61,7 +62,7 @@ pub(crate) fn run(checkout: &Checkout, flags: &TestFlags) -> Result<u8> {
     let scenarios = build_scenarios(checkout)?;
     for kernel in &kernels {
         eprintln!("\nbooting {} for the scenarios", kernel.release);
-        summary.add(run_in_guest(checkout, kernel, &scenarios, flags)?);
+        summary.add(run_in_guest(checkout, kernel, &scenarios, &synapse, flags)?);
     }
     show(format!("\n{summary}").as_bytes())?;
     Ok(u8::from(!summary.is_success()))
@@ -141,6 +142,7 @@ fn run_in_guest(
     checkout: &Checkout,
     kernel: &setup::kernels::Kernel,
     scenarios: &[PathBuf],
+    synapse: &Path,
     flags: &TestFlags,
 ) -> Result<Suite> {
     let machine = MachineFlags {
@@ -155,7 +157,8 @@ fn run_in_guest(
     let mut arguments: Vec<OsString> = ["sh", "-c", SCRIPT, "sh"].map(OsString::from).into();
     arguments.push(flags.filter.clone().unwrap_or_default().into());
     arguments.extend(scenarios.iter().map(OsString::from));
-    let order = vm::Order { machine: &machine, arguments, environment: Vec::new(), interactive: false };
+    let environment = vec![(setup::synapse::VARIABLE.to_owned(), synapse.into())];
+    let order = vm::Order { machine: &machine, arguments, environment, interactive: false };
 
     let mut suite = Suite::new(format!("kernel {}", kernel.label));
     let mut pending = Vec::new();

@@ -63,12 +63,17 @@ impl Matrix {
 
 impl Channel for Matrix {
     async fn post(&self, card: &Card, once: &str) -> Result<MessageId, Failure> {
-        let (mut content, shortened) = render::message(card);
+        let (mut content, _) = render::message(card);
         content[REQUEST_FIELD] = json!(card.request);
         content[DIGEST_FIELD] = json!(card.digest);
-        let message = self.send("m.room.message", once, &content).await?;
+        self.send("m.room.message", once, &content).await
+    }
+
+    async fn offer(&self, message: &MessageId, card: &Card) -> Result<(), Failure> {
+        let (_, shortened) = render::message(card);
+        let once = card.request;
         if shortened {
-            self.add(&message, &card.detail, &format!("{once} detail")).await?;
+            self.add(message, &card.detail, &format!("{once} detail")).await?;
         }
         for verb in render::offered(card, shortened) {
             let key = render::key(verb);
@@ -80,7 +85,7 @@ impl Channel for Matrix {
                 Err(failure) => return Err(failure),
             }
         }
-        Ok(message)
+        Ok(())
     }
 
     async fn edit(&self, message: &MessageId, card: &Card) -> Result<(), Failure> {

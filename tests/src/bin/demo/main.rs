@@ -3,6 +3,7 @@
 //! An agent of bash, git, Python and Node works untouched; then running a guarded tool, writing a guarded file and
 //! binding a guarded port wait. The demo checks all that it tells, and fails if anything comes out otherwise.
 
+mod matrix;
 mod reviewer;
 mod stage;
 
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
 use serde_json::Value;
 
 use crate::reviewer::Choice;
@@ -55,10 +57,40 @@ impl Findings {
         *(if holds { &mut self.held } else { &mut self.failed }) += 1;
         say(&format!("  {} {}", if holds { "ok:" } else { "NOT TRUE:" }, what.as_ref()));
     }
+
+    /// Says how it went: whether all held.
+    fn conclude(self) -> bool {
+        let Self { held, failed } = self;
+        if failed == 0 {
+            say(&format!("\nAll {held} checks hold: everything came out as told."));
+        } else {
+            say(&format!("\n{failed} of {} checks failed.", held + failed));
+        }
+        failed == 0
+    }
+}
+
+/// The main job of gatekeeper, with real programs on this kernel.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Ask through this channel instead of the terminal.
+    #[arg(long, value_enum)]
+    channel: Option<Channel>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Channel {
+    /// A room on a real Matrix server.
+    Matrix,
 }
 
 fn main() -> ExitCode {
-    match play() {
+    let Arguments { channel } = Arguments::parse();
+    let played = match channel {
+        None => play(),
+        Some(Channel::Matrix) => matrix::play(),
+    };
+    match played {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -86,7 +118,7 @@ fn play() -> Result<bool> {
     } else {
         "There is no terminal, so the demo is the reviewer, through the same commands that you would type."
     });
-    let stage = Stage::set(deadlines)?;
+    let stage = Stage::set(deadlines, |_| Ok(String::new()))?;
     say("\nThe daemon runs, has proved that this kernel enforces, and asks about three things:");
     let below = |name: &str| format!("{}/{name}/**", stage.path().display());
     let port = "port 8443".to_owned();
@@ -105,13 +137,7 @@ fn play() -> Result<bool> {
     log(&stage, &mut findings)?;
     stage.strike()?;
 
-    let Findings { held, failed } = findings;
-    if failed == 0 {
-        say(&format!("\nAll {held} checks hold: everything came out as told."));
-    } else {
-        say(&format!("\n{failed} of {} checks failed.", held + failed));
-    }
-    Ok(failed == 0)
+    Ok(findings.conclude())
 }
 
 fn harmless(stage: &Stage, findings: &mut Findings) -> Result<()> {

@@ -36,18 +36,19 @@ pub(crate) struct Deadlines {
 }
 
 impl Stage {
-    /// Writes configuration, rules, tool and file, and starts the daemon.
+    /// Writes configuration, rules, tool and file, and starts the daemon. `more` is appended to the configuration; it gets
+    /// the demo's directory.
     ///
     /// # Errors
     /// The daemon does not start; what it said is in the message.
-    pub(crate) fn set(deadlines: Deadlines) -> Result<Self> {
+    pub(crate) fn set(deadlines: Deadlines, more: impl FnOnce(&Path) -> Result<String>) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("demo-").tempdir_in("/run");
         let directory = directory.context("cannot make a directory below /run; the demo has to run as root")?;
         let path = directory.path();
         for name in ["project", "tools", "config"] {
             fs::create_dir(path.join(name)).with_context(|| format!("cannot make {name}"))?;
         }
-        write(&path.join("gatekeeper.toml"), &configuration(path))?;
+        write(&path.join("gatekeeper.toml"), &(configuration(path) + &more(path)?))?;
         write(&path.join("rules.toml"), &rules(path, deadlines))?;
         write(&path.join("config/payments.conf"), "limit = 100\n")?;
         let tool = path.join("tools/deploy");

@@ -352,6 +352,9 @@ pub(crate) mod duration_ms {
 }
 
 #[cfg(test)]
+pub(crate) mod samples;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
