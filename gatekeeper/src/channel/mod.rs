@@ -5,6 +5,7 @@
 //! tell the same. Channels run on a thread of their own, so a slow chat server delays nothing that waits in the kernel.
 
 pub mod card;
+pub mod command;
 pub mod fit;
 pub mod http;
 pub mod matrix;
