@@ -11,6 +11,7 @@ pub mod http;
 pub mod matrix;
 pub mod outbox;
 pub mod secret;
+pub mod slack;
 pub mod store;
 
 use std::{future::Future, time::Duration};
