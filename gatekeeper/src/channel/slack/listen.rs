@@ -73,21 +73,17 @@ impl Sockets {
         self.failures = if since.elapsed() < self.shared.times.settled { self.failures.saturating_add(1) } else { 0 };
     }
 
-    /// A socket is gone. Says whether that is the first trouble for a while.
-    fn ended(&mut self, number: u64, failure: &Failure) -> bool {
+    /// A socket is gone.
+    fn ended(&mut self, number: u64, failure: &Failure) {
         self.opening.remove(&number);
         if self.leaving.remove(&number) {
-            return false;
+            return;
         }
-        if let Failure::Limited(pause) = failure {
-            self.limited = self.limited.max(*pause);
-            return false;
+        match (self.ready.remove(&number), failure) {
+            (Some(since), _) => self.lasted(since),
+            (None, Failure::Limited(pause)) => self.limited = self.limited.max(*pause),
+            (None, _) => self.failures = self.failures.saturating_add(1),
         }
-        match self.ready.remove(&number) {
-            Some(since) => self.lasted(since),
-            None => self.failures = self.failures.saturating_add(1),
-        }
-        self.failures == 1
     }
 
     fn works(&self) -> bool {
@@ -97,7 +93,8 @@ impl Sockets {
 
 /// Takes what people do until something is fatal.
 pub(super) async fn run(shared: &Arc<Shared>, inbox: Inbox) -> Failure {
-    if let Some(failure) = start(shared, &inbox).await {
+    let mut told = Told::Nothing;
+    if let Some(failure) = start(shared, &inbox, &mut told).await {
         return failure;
     }
     let (sender, mut notes) = mpsc::unbounded_channel();
@@ -115,7 +112,6 @@ pub(super) async fn run(shared: &Arc<Shared>, inbox: Inbox) -> Failure {
     let mut acts = JoinSet::new();
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     let mut seen = Seen::default();
-    let mut told_up = false;
     loop {
         sockets.top_up();
         tokio::select! {
@@ -123,10 +119,7 @@ pub(super) async fn run(shared: &Arc<Shared>, inbox: Inbox) -> Failure {
                 Note::Ready(number) => {
                     sockets.opening.remove(&number);
                     sockets.ready.insert(number, Instant::now());
-                    if !told_up {
-                        told_up = true;
-                        inbox.up().await;
-                    }
+                    told.up(&inbox).await;
                 }
                 Note::Leaving(number) => {
                     if let Some(since) = sockets.ready.remove(&number) {
@@ -146,10 +139,10 @@ pub(super) async fn run(shared: &Arc<Shared>, inbox: Inbox) -> Failure {
                     if let Failure::Fatal(_) = failure {
                         return failure;
                     }
-                    let is_news = sockets.ended(number, &failure);
-                    if !sockets.works() && (told_up || is_news) {
-                        told_up = false;
-                        inbox.down(failure).await;
+                    sockets.ended(number, &failure);
+                    // A limit is no outage: it is waited for.
+                    if !sockets.works() && !matches!(failure, Failure::Limited(_)) {
+                        told.down(&inbox, failure).await;
                     }
                 }
             },
@@ -162,7 +155,7 @@ pub(super) async fn run(shared: &Arc<Shared>, inbox: Inbox) -> Failure {
 }
 
 /// Finds out whether the tokens, the workspace and the conversation are as they have to be. `None`: they are.
-async fn start(shared: &Shared, inbox: &Inbox) -> Option<Failure> {
+async fn start(shared: &Shared, inbox: &Inbox, told: &mut Told) -> Option<Failure> {
     let mut pause = shared.times.first_pause;
     loop {
         match shared.check().await {
@@ -170,10 +163,32 @@ async fn start(shared: &Shared, inbox: &Inbox) -> Option<Failure> {
             Err(failure @ Failure::Fatal(_)) => return Some(failure),
             Err(Failure::Limited(wait)) => time::sleep(wait).await,
             Err(failure) => {
-                inbox.down(failure).await;
+                told.down(inbox, failure).await;
                 time::sleep(pause).await;
                 pause = (pause * 2).min(shared.times.last_pause);
             }
+        }
+    }
+}
+
+/// What the daemon was told last of how things are, so that it is told once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Up,
+    Down,
+}
+
+impl Told {
+    async fn up(&mut self, inbox: &Inbox) {
+        if std::mem::replace(self, Self::Up) != Self::Up {
+            inbox.up().await;
+        }
+    }
+
+    async fn down(&mut self, inbox: &Inbox, failure: Failure) {
+        if std::mem::replace(self, Self::Down) != Self::Down {
+            inbox.down(failure).await;
         }
     }
 }

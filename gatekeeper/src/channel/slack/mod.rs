@@ -12,6 +12,8 @@ mod people;
 mod posts;
 mod render;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
