@@ -9,6 +9,7 @@ pub mod agent;
 pub mod client;
 pub mod daemon;
 pub mod ready;
+pub mod slack_fake;
 pub mod synapse;
 pub mod wait;
 

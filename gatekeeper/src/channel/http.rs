@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Response, redirect::Policy};
+use reqwest::{Client, Response, Url, redirect::Policy};
 
 use super::Failure;
 
@@ -49,6 +49,24 @@ pub async fn body(mut response: Response) -> Result<Vec<u8>, Failure> {
     Ok(body)
 }
 
+/// Reads a URL to which secrets may go: one of scheme `encrypted`, or of scheme `plain` if it never leaves this host.
+///
+/// # Errors
+/// Says what is wrong with it, without the URL, in which there may be secrets.
+pub fn private_url(text: &str, encrypted: &str, plain: &str) -> Result<Url, String> {
+    let url: Url = text.parse().map_err(|_| "it is no URL".to_owned())?;
+    let local = url.host_str().is_some_and(|host| {
+        let host = host.trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    });
+    match url.scheme() {
+        scheme if scheme == encrypted => Ok(url),
+        scheme if scheme == plain && local => Ok(url),
+        scheme if scheme == plain => Err("it would send secrets in the clear".to_owned()),
+        _ => Err(format!("it must begin with {encrypted}://")),
+    }
+}
+
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -58,4 +76,20 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_leave_this_host_only_encrypted() {
+        let read = |text: &str| private_url(text, "wss", "ws").map(|url| url.to_string());
+        assert_eq!(read("wss://example.org/x"), Ok("wss://example.org/x".to_owned()));
+        assert_eq!(read("ws://127.0.0.1:80/x"), Ok("ws://127.0.0.1/x".to_owned()));
+        assert!(read("ws://[::1]:8080/").is_ok() && read("ws://localhost/").is_ok());
+        assert_eq!(read("ws://example.org/"), Err("it would send secrets in the clear".to_owned()));
+        assert_eq!(read("https://example.org/"), Err("it must begin with wss://".to_owned()));
+        assert_eq!(read("example"), Err("it is no URL".to_owned()));
+    }
 }

@@ -5,11 +5,13 @@
 //! tell the same. Channels run on a thread of their own, so a slow chat server delays nothing that waits in the kernel.
 
 pub mod card;
+pub mod command;
 pub mod fit;
 pub mod http;
 pub mod matrix;
 pub mod outbox;
 pub mod secret;
+pub mod slack;
 pub mod store;
 
 use std::{future::Future, time::Duration};

@@ -7,7 +7,7 @@ use tokio::time;
 
 use super::{DIGEST_FIELD, Matrix, REQUEST_FIELD, render};
 use crate::{
-    channel::{Account, Act, Answer, Evidence, Failure, Inbox, MessageId, Standing, Verb},
+    channel::{Account, Act, Answer, Evidence, Failure, Inbox, MessageId, Standing, Verb, command},
     request::RequestId,
 };
 
@@ -175,7 +175,9 @@ impl Listener<'_> {
             }
             // An edited message is another one's word for what somebody said before.
             Some("m.room.message") if relation["rel_type"] != "m.replace" => {
-                let Some((verb, request, reason)) = content["body"].as_str().and_then(command) else { return Ok(()) };
+                let Some((verb, request, reason)) = content["body"].as_str().and_then(command::read) else {
+                    return Ok(());
+                };
                 let message = MessageId(id.to_owned());
                 let evidence = Evidence { message: Some(message.clone()), event: id.to_owned(), card: None };
                 (self.act(sender, request, verb, reason, true, evidence).await?, message)
@@ -240,30 +242,5 @@ impl Listener<'_> {
         }
         self.cards.insert(message.to_owned(), card.clone());
         Ok(Some(card))
-    }
-}
-
-/// Reads a typed command: a verb, a request's code, and why. A leading `!` does not matter.
-fn command(body: &str) -> Option<(Verb, RequestId, Option<String>)> {
-    let line = body.trim().lines().next()?;
-    let mut words = line.trim_start_matches('!').splitn(3, ' ');
-    let verb = Verb::from_word(&words.next()?.to_lowercase())?;
-    let request = words.next()?.parse().ok()?;
-    let reason = words.next().map(str::trim).filter(|reason| !reason.is_empty()).map(str::to_owned);
-    Some((verb, request, reason))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_need_a_verb_and_a_code() {
-        let id: RequestId = "AB12-CD34".parse().unwrap();
-        assert_eq!(command("approve AB12-CD34"), Some((Verb::Approve, id, None)));
-        assert_eq!(command("!Deny ab12cd34  not now \nmore"), Some((Verb::Deny, id, Some("not now".to_owned()))));
-        for other in ["approve", "approve of it", "please approve AB12-CD34", "> approve AB12-CD34", ""] {
-            assert_eq!(command(other), None, "{other}");
-        }
     }
 }
