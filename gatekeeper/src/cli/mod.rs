@@ -3,6 +3,7 @@
 //! Subcommands speak to the daemon over [`crate::control::client`] and know nothing of how it works. Everything that
 //! goes to stdout goes through [`output::Output`]; text that an agent chose is escaped before it gets there.
 
+mod channels;
 mod check;
 mod daemon;
 mod decide;
@@ -69,6 +70,8 @@ enum Command {
     Reload(reload::Arguments),
     /// Show the provenance log
     Log(log::Arguments),
+    /// Set up and try the ways to reach reviewers
+    Channels(channels::Arguments),
     /// Remove enforcement from the kernel
     Detach(detach::Arguments),
     /// The process that the daemon's trial holds
@@ -127,6 +130,7 @@ pub fn run() -> Result<Exit, Failure> {
         Command::Deny(arguments) => decide::deny(arguments, &mut terminal),
         Command::Review(arguments) => review::run(arguments, &mut terminal),
         Command::Status(arguments) => status::run(arguments, &mut terminal),
+        Command::Channels(arguments) => channels::run(arguments, &mut terminal),
         Command::Reload(arguments) => reload::run(arguments, &mut terminal),
         Command::Detach(arguments) => detach::run(arguments, &mut terminal),
     };

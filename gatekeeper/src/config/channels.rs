@@ -34,6 +34,19 @@ pub enum ChannelKind {
         /// Where the access token is.
         token: SecretSource,
     },
+    /// A conversation in a Slack workspace.
+    Slack {
+        /// Base URL of the Web API, if it is not Slack's own.
+        api: Option<String>,
+        /// The workspace's id, `T…`.
+        workspace: String,
+        /// The conversation's id, `C…` or `G…`.
+        conversation: String,
+        /// Where the app-level token is.
+        app_token: SecretSource,
+        /// Where the bot token is.
+        bot_token: SecretSource,
+    },
 }
 
 impl ChannelKind {
@@ -41,6 +54,7 @@ impl ChannelKind {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Matrix { .. } => "matrix",
+            Self::Slack { .. } => "slack",
         }
     }
 }
@@ -54,7 +68,11 @@ pub enum SecretSource {
     Credential(String),
 }
 
-const KINDS: [&str; 1] = ["matrix"];
+/// The types, with the keys that each takes.
+const KINDS: [(&str, &[&str]); 2] = [
+    ("matrix", &["homeserver", "room", "token"]),
+    ("slack", &["workspace", "conversation", "app_token", "bot_token", "api"]),
+];
 
 impl Checker<'_> {
     pub(super) fn channels(
@@ -65,7 +83,7 @@ impl Checker<'_> {
         let mut names = BTreeSet::new();
         let mut checked = Vec::new();
         for raw in channels {
-            let file::Channel { name, kind, homeserver, room, token } = &raw.as_ref().0;
+            let file::Channel { name, kind, .. } = &raw.as_ref().0;
             let (Some(written), Some(kind)) = (name, kind) else {
                 self.fail(
                     raw.span(),
@@ -82,29 +100,86 @@ impl Checker<'_> {
                     "give each channel a name of its own; \"cli\" is the command line",
                 );
             }
-            if !KINDS.contains(&kind.as_ref().as_str()) {
-                self.fail(
-                    kind.span(),
-                    format!("{:?} is no type of channel", kind.as_ref()),
-                    suggest(kind.as_ref(), KINDS),
-                );
+            let Some((known, keys)) = KINDS.iter().find(|(known, _)| *known == kind.as_ref()) else {
+                let way_out = suggest(kind.as_ref(), KINDS.iter().map(|(known, _)| *known));
+                self.fail(kind.span(), format!("{:?} is no type of channel", kind.as_ref()), way_out);
                 continue;
-            }
-            let homeserver = self.required(raw, homeserver.as_ref(), "homeserver", server_url);
-            let room = self.required(raw, room.as_ref(), "room", room_id);
-            let token = self.required(raw, token.as_ref(), "token", secret);
-            if !reviewers.reviewers().iter().any(|reviewer| reviewer.accounts.contains_key(kind.as_ref())) {
+            };
+            self.refuse_other_keys(&raw.as_ref().0, known, keys);
+            if !reviewers.reviewers().iter().any(|reviewer| reviewer.accounts.contains_key(*known)) {
                 self.fail(
                     raw.span(),
-                    format!("no reviewer has an account on {}, so nobody could decide there", kind.as_ref()),
-                    format!("add `{} = \"…\"` to a `[[reviewer]]`", kind.as_ref()),
+                    format!("no reviewer has an account on {known}, so nobody could decide there"),
+                    format!("add `{known} = \"…\"` to a `[[reviewer]]`"),
                 );
             }
-            if let (Some(homeserver), Some(room), Some(token)) = (homeserver, room, token) {
-                checked.push(ChannelConfig { name, kind: ChannelKind::Matrix { homeserver, room, token } });
-            }
+            let kind = if *known == "slack" { self.slack(raw) } else { self.matrix(raw) };
+            checked.extend(kind.map(|kind| ChannelConfig { name, kind }));
         }
         checked
+    }
+
+    fn matrix(&mut self, raw: &Spanned<Table<file::Channel>>) -> Option<ChannelKind> {
+        let file::Channel { homeserver, room, token, .. } = &raw.as_ref().0;
+        let homeserver = self.required(raw, homeserver.as_ref(), "homeserver", server_url);
+        let room = self.required(raw, room.as_ref(), "room", room_id);
+        let token = self.required(raw, token.as_ref(), "token", secret);
+        Some(ChannelKind::Matrix { homeserver: homeserver?, room: room?, token: token? })
+    }
+
+    fn slack(&mut self, raw: &Spanned<Table<file::Channel>>) -> Option<ChannelKind> {
+        let file::Channel { workspace, conversation, app_token, bot_token, api, .. } = &raw.as_ref().0;
+        let workspace =
+            self.required(raw, workspace.as_ref(), "workspace", |text| slack_id(text, "a workspace", &['T']));
+        let conversation = self
+            .required(raw, conversation.as_ref(), "conversation", |text| slack_id(text, "a conversation", &['C', 'G']));
+        let app_token = self.required(raw, app_token.as_ref(), "app_token", secret);
+        let bot_token = self.required(raw, bot_token.as_ref(), "bot_token", secret);
+        let own_api = self.check(api.as_ref(), server_url);
+        Some(ChannelKind::Slack {
+            api: if api.is_some() { Some(own_api?) } else { None },
+            workspace: workspace?,
+            conversation: conversation?,
+            app_token: app_token?,
+            bot_token: bot_token?,
+        })
+    }
+
+    /// A key of another type would have no effect.
+    fn refuse_other_keys(&mut self, raw: &file::Channel, kind: &str, keys: &[&str]) {
+        let file::Channel {
+            name: _,
+            kind: _,
+            homeserver,
+            room,
+            token,
+            workspace,
+            conversation,
+            app_token,
+            bot_token,
+            api,
+        } = raw;
+        let written = [
+            ("homeserver", homeserver),
+            ("room", room),
+            ("token", token),
+            ("workspace", workspace),
+            ("conversation", conversation),
+            ("app_token", app_token),
+            ("bot_token", bot_token),
+            ("api", api),
+        ];
+        for (key, value) in written {
+            if let Some(value) = value
+                && !keys.contains(&key)
+            {
+                self.fail(
+                    value.span(),
+                    format!("`{key}` has no meaning for a channel of type {kind:?}"),
+                    format!("remove it; this type takes {}", keys.join(", ")),
+                );
+            }
+        }
     }
 
     /// A key without which this type of channel makes no sense.
@@ -143,6 +218,18 @@ pub(super) fn server_url(text: &str) -> Result<String, Fault> {
         return bad("has more in it than a server");
     }
     Ok(text.to_owned())
+}
+
+/// An id of Slack's, which never changes, unlike a name.
+fn slack_id(text: &str, what: &str, first: &[char]) -> Result<String, Fault> {
+    let plain = text.len() > 1 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    if plain && text.starts_with(first) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new(
+        format!("{text:?} is no id of {what} in Slack"),
+        format!("write the id, such as \"{}0123ABCD\"; a name can change hands", first[0]),
+    ))
 }
 
 /// `!…`, as rooms are named for programs; an alias (`#…`) can be moved to another room.

@@ -92,6 +92,7 @@ pub(super) struct Reviewer {
     pub(super) groups: Option<Spanned<Items>>,
     pub(super) user: Option<Spanned<Items>>,
     pub(super) matrix: Option<Spanned<String>>,
+    pub(super) slack: Option<Spanned<String>>,
 }
 
 /// The keys of all types of channel; which of them fit is for the check to say.
@@ -104,6 +105,11 @@ pub(super) struct Channel {
     pub(super) homeserver: Option<Spanned<String>>,
     pub(super) room: Option<Spanned<String>>,
     pub(super) token: Option<Spanned<String>>,
+    pub(super) workspace: Option<Spanned<String>>,
+    pub(super) conversation: Option<Spanned<String>>,
+    pub(super) app_token: Option<Spanned<String>>,
+    pub(super) bot_token: Option<Spanned<String>>,
+    pub(super) api: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

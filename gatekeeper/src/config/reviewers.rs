@@ -24,7 +24,7 @@ impl Checker<'_> {
         let mut claimed: BTreeMap<(&str, String), String> = BTreeMap::new();
         let mut checked = Vec::new();
         for raw in reviewers {
-            let file::Reviewer { name, groups, user, matrix } = &raw.as_ref().0;
+            let file::Reviewer { name, groups, user, matrix, slack } = &raw.as_ref().0;
             let Some(written) = name else {
                 self.fail(raw.span(), "the reviewer has no name", "add `name = \"…\"`");
                 continue;
@@ -42,8 +42,10 @@ impl Checker<'_> {
             let accounts = [
                 (CLI, user.as_ref().and_then(|user| self.user(user, users)), user.as_ref().map(Spanned::span)),
                 ("matrix", self.check(matrix.as_ref(), matrix_id), matrix.as_ref().map(Spanned::span)),
+                ("slack", self.check(slack.as_ref(), slack_id), slack.as_ref().map(Spanned::span)),
             ];
             let mut own = BTreeMap::new();
+            let any_written = accounts.iter().any(|(_, _, span)| span.is_some());
             for (channel, account, span) in accounts {
                 let (Some(account), Some(span)) = (account, span) else { continue };
                 if let Some(other) = claimed.insert((channel, account.clone()), name.clone()) {
@@ -55,7 +57,7 @@ impl Checker<'_> {
                 }
                 own.insert(channel.to_owned(), account);
             }
-            if own.is_empty() {
+            if !any_written {
                 self.fail(
                     raw.span(),
                     format!("the reviewer {name:?} has no account, and could decide nothing"),
@@ -129,6 +131,20 @@ fn group_name(text: &str) -> Result<String, Fault> {
         return Err(Fault::new(format!("{text:?} has a meaning of its own where rules name groups"), "choose another"));
     }
     identifier(text, "a group")
+}
+
+/// `TEAM/USER`: user ids of Slack are unique within a workspace only.
+fn slack_id(text: &str) -> Result<String, Fault> {
+    let is_id = |id: &str, first: &[char]| {
+        id.starts_with(first) && id.len() > 1 && id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+    };
+    match text.split_once('/') {
+        Some((team, user)) if is_id(team, &['T']) && is_id(user, &['U', 'W']) => Ok(text.to_owned()),
+        _ => Err(Fault::new(
+            format!("{text:?} is no Slack account"),
+            "write workspace and member id, such as \"T0123ABCD/U0123ABCD\"; a profile's menu copies the member id",
+        )),
+    }
 }
 
 /// `@NAME:SERVER`, whose form the Matrix specification fixes (appendices, user identifiers).

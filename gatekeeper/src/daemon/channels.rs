@@ -26,8 +26,10 @@ use crate::{
         matrix::{self, Matrix},
         outbox::{self, Order},
         secret::Secret,
+        slack::{self, Slack},
         store::Store,
     },
+    clock::{Clock, SystemClock},
     config::{ChannelConfig, ChannelKind, Config, SecretSource},
     control::protocol::ChannelStatus,
     provenance::Record,
@@ -95,17 +97,10 @@ impl Channels {
                 }
             };
             let inbox = Inbox::new(sender);
-            match &channel.kind {
-                ChannelKind::Matrix { homeserver, room, token } => {
-                    let settings = matrix::Settings {
-                        homeserver: homeserver.clone(),
-                        room: room.clone(),
-                        token: read_secret(channel, token)?,
-                    };
-                    let made = Matrix::new(settings).map_err(|err| unusable(channel, err.to_string()))?;
-                    starts.push(Box::new(move || spawn(made, store, inbox, receiver, forward)));
-                }
-            }
+            starts.push(match make(channel)? {
+                Made::Matrix(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
+                Made::Slack(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
+            });
             let problem = damage.map(|err| format!("what it showed before is forgotten: {err}"));
             channels.lines.push(Line {
                 config: channel.clone(),
@@ -163,6 +158,69 @@ impl Channels {
         }
         !known
     }
+}
+
+/// A channel of any type.
+enum Made {
+    Matrix(Matrix),
+    Slack(Slack),
+}
+
+/// Makes a channel; nothing is sent yet.
+fn make(channel: &ChannelConfig) -> Result<Made, DaemonError> {
+    let made = match &channel.kind {
+        ChannelKind::Matrix { homeserver, room, token } => Matrix::new(matrix::Settings {
+            homeserver: homeserver.clone(),
+            room: room.clone(),
+            token: read_secret(channel, token)?,
+        })
+        .map(Made::Matrix),
+        ChannelKind::Slack { api, workspace, conversation, app_token, bot_token } => Slack::new(slack::Settings {
+            api: api.clone().unwrap_or_else(|| slack::API.to_owned()),
+            app_token: read_secret(channel, app_token)?,
+            bot_token: read_secret(channel, bot_token)?,
+            team: workspace.clone(),
+            conversation: conversation.clone(),
+            times: slack::Times::default(),
+        })
+        .map(Made::Slack),
+    };
+    made.map_err(|err| unusable(channel, err.to_string()))
+}
+
+/// Posts a harmless card to a channel of the configuration and edits it, as the daemon would: where it is.
+///
+/// # Errors
+/// There is no such channel, or it does not work.
+pub fn try_channel(config: &Config, name: &str) -> Result<MessageId, DaemonError> {
+    let Some(channel) = config.channels.iter().find(|channel| channel.name == name) else {
+        let known: Vec<_> = config.channels.iter().map(|channel| channel.name.as_str()).collect();
+        let reason = match known.as_slice() {
+            [] => "the configuration has no [[channel]]".to_owned(),
+            known => format!("the configuration has no such channel, only {}", known.join(", ")),
+        };
+        return Err(DaemonError::Channel { name: name.to_owned(), reason });
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|err| DaemonError::System("start the runtime", err))?;
+    let tried = match make(channel)? {
+        Made::Matrix(made) => runtime.block_on(post_and_edit(&made)),
+        Made::Slack(made) => runtime.block_on(post_and_edit(&made)),
+    };
+    tried.map_err(|err| unusable(channel, err.to_string()))
+}
+
+async fn post_and_edit(channel: &impl Channel) -> Result<MessageId, Failure> {
+    let now = Clock::now(&SystemClock);
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let card = Card::of_test(RequestId::new(now.wall_ms, now.boot_ns), &host);
+    let message = channel.post(&card, &format!("test {}", card.request)).await?;
+    channel.offer(&message, &card).await?;
+    let ended = Card { status: vec!["the test is over".to_owned()], is_final: true, ..card };
+    channel.edit(&message, &ended).await?;
+    Ok(message)
 }
 
 /// Runs a channel on this thread's runtime.

@@ -1,4 +1,6 @@
 //! Decisions that come through chat, with the whole daemon on a real kernel.
-#![expect(clippy::unwrap_used, reason = "tests panic: that is how they fail")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests panic: that is how they fail")]
 
 mod matrix;
+mod slack;
+mod stage;

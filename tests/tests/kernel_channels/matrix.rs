@@ -1,15 +1,13 @@
 //! A room on a real Matrix server: cards, reactions, typed commands.
 
 use std::{
-    fs,
-    process::{Child, Command, Stdio},
+    process::Stdio,
     sync::{Mutex, OnceLock},
 };
 
 use gatekeeper_tests::{Daemon, Synapse, synapse::User, wait_until};
-use serde_json::Value;
 
-const BASE: &str = "/srv/gatekeeper-channels";
+use crate::stage::{self, BASE, Tool, id, records};
 
 /// The server and the people; one for all tests, since it takes long to start.
 struct Place {
@@ -45,9 +43,7 @@ fn place() -> std::sync::MutexGuard<'static, Place> {
 impl Place {
     /// A daemon that asks in the room. `rule` goes into the rule that asks.
     fn daemon(&self, rule: &str) -> Daemon {
-        let _ = fs::remove_dir_all(BASE);
-        fs::create_dir_all(format!("{BASE}/tools")).unwrap();
-        fs::copy("/bin/true", format!("{BASE}/tools/true")).unwrap();
+        stage::set();
         let token = self.bot.token_file(std::path::Path::new(BASE));
         Daemon::start(&format!(
             r#"
@@ -74,14 +70,9 @@ type = "matrix"
 homeserver = "{url}"
 room = "{room}"
 token = "{token}"
-
-[[rule]]
-name = "tools"
-action = "exec"
-path = "{BASE}/tools/**"
-verdict = "ask"
 {rule}
 "#,
+            rule = stage::rule(rule),
             first = self.first.id,
             second = self.second.id,
             url = Synapse::url(),
@@ -89,41 +80,6 @@ verdict = "ask"
             token = token.display(),
         ))
     }
-}
-
-/// A shell that becomes a guarded tool.
-struct Tool(Child);
-
-impl Tool {
-    fn start(daemon: &Daemon) -> Self {
-        let mut command: Command = daemon.command(&["run", "--agent", "worker", "--", "sh", "-c"]);
-        command.arg(format!("exec {BASE}/tools/true argument"));
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    fn code(&mut self) -> Option<i32> {
-        wait_until("the tool ends", || self.0.try_wait().unwrap()).code()
-    }
-}
-
-impl Drop for Tool {
-    fn drop(&mut self) {
-        // It has ended already, if this fails.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn id(request: &Value) -> &str {
-    request["id"].as_str().unwrap()
-}
-
-fn records(daemon: &Daemon, kind: &str) -> Vec<Value> {
-    daemon.log().into_iter().filter(|record| record["type"] == kind).collect()
 }
 
 #[test]

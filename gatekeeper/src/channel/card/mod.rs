@@ -86,6 +86,25 @@ impl Card {
 }
 
 impl Card {
+    /// A card about nothing, to see whether a channel works.
+    pub fn of_test(request: RequestId, host: &str) -> Self {
+        let headline = format!("gatekeeper on {} tests this channel", safe(host));
+        Self {
+            request,
+            risk: Risk::Low,
+            lines: vec![Line {
+                label: "note",
+                text: "nothing waits for this card, and nothing can be decided".to_owned(),
+            }],
+            status: vec!["a test".to_owned()],
+            is_final: false,
+            verbs: Vec::new(),
+            digest: digest(request, &headline, Risk::Low, &[]),
+            detail: Vec::new(),
+            headline,
+        }
+    }
+
     /// The card of a request of which no more is known than that it has ended.
     pub fn of_forgotten(request: RequestId, headline: String) -> Self {
         Self {

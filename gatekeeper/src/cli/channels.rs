@@ -1,0 +1,65 @@
+//! `gatekeeper channels`: set up and try the ways to reach reviewers, without the daemon.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::Terminal;
+use crate::{
+    channel::{card, slack},
+    config::{Config, DEFAULT_PATH},
+    daemon,
+    exit::{Exit, Failure},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Post a harmless card to a channel of the configuration
+    Test {
+        /// Its name in the configuration
+        name: String,
+        /// The configuration
+        #[arg(long, env = "GATEKEEPER_CONFIG", value_name = "PATH", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// What Slack needs
+    Slack {
+        #[command(subcommand)]
+        command: SlackCommand,
+    },
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum SlackCommand {
+    /// Print the app manifest, to be pasted where Slack makes an app from one
+    Manifest,
+}
+
+pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    match arguments.command {
+        Command::Test { name, config } => test(&name, &config, terminal),
+        Command::Slack { command: SlackCommand::Manifest } => {
+            terminal.output.line(slack::manifest())?;
+            Ok(Exit::Success)
+        }
+    }
+}
+
+fn test(name: &str, config: &std::path::Path, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let (config, _) =
+        Config::load(config, &daemon::user_id).map_err(|err| Failure::message(Exit::Configuration, err))?;
+    let message = daemon::try_channel(&config, name).map_err(super::daemon::failure)?;
+    if terminal.output.is_json() {
+        terminal.output.object(&json!({ "channel": name, "message": message }))?;
+    } else {
+        let message = card::safe(&message.0);
+        terminal.output.line(format_args!("channel {name} works: it shows a card as message {message}"))?;
+    }
+    Ok(Exit::Success)
+}
