@@ -17,4 +17,5 @@ pub mod kernel;
 pub mod policy;
 pub mod provenance;
 pub mod request;
+pub mod reviewer;
 pub mod text;

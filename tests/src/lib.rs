@@ -9,6 +9,7 @@ pub mod agent;
 pub mod client;
 pub mod daemon;
 pub mod ready;
+pub mod ssh_key;
 pub mod wait;
 
 pub use self::{
