@@ -8,9 +8,11 @@
 pub mod agent;
 pub mod client;
 pub mod daemon;
+pub mod fake_http;
 pub mod ready;
 pub mod ssh_key;
 pub mod wait;
+pub mod webhook_fake;
 
 pub use self::{
     agent::{Agent, Outcome},

@@ -5,3 +5,8 @@
 
 pub mod signature;
 pub mod statement;
+
+#[cfg(test)]
+#[path = "../../../tests/src/ssh_key.rs"]
+#[allow(unreachable_pub, reason = "public for the scenario tests, private here")]
+pub(crate) mod ssh_key;

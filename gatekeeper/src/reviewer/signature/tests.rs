@@ -3,13 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::request::RequestId;
-
-#[path = "../../../../tests/src/ssh_key.rs"]
-#[expect(unreachable_pub, reason = "public for the scenario tests, private here")]
-mod ssh_key;
-
-use ssh_key::SshKey;
+use crate::{request::RequestId, reviewer::ssh_key::SshKey};
 
 fn text() -> String {
     let statement = Statement {
