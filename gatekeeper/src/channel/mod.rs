@@ -4,6 +4,7 @@
 //! may decide, and what its word is worth, is for the daemon. No card changes but on the daemon's word, so all copies of it
 //! tell the same. Channels run on a thread of their own, so a slow chat server delays nothing that waits in the kernel.
 
+pub mod adaptive;
 pub mod budget;
 pub mod card;
 pub mod fit;
@@ -12,7 +13,9 @@ pub mod listener;
 pub mod once;
 pub mod outbound;
 pub mod secret;
+pub mod teams;
 pub mod webhook;
+pub mod workflows;
 
 #[cfg(test)]
 #[path = "../../../tests/src/fake_http.rs"]
