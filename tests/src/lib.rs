@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod fake_http;
 pub mod ready;
 pub mod ssh_key;
+pub mod teams_fake;
 pub mod wait;
 pub mod webhook_fake;
 

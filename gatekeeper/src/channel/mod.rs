@@ -24,6 +24,10 @@ mod fake_http;
 #[cfg(test)]
 mod stand_in;
 #[cfg(test)]
+#[path = "../../../tests/src/teams_fake/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
+mod teams_fake;
+#[cfg(test)]
 #[path = "../../../tests/src/webhook_fake/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
 mod webhook_fake;

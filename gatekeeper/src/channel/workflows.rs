@@ -97,3 +97,80 @@ impl Channel for Workflows {
         std::future::pending().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::channel::{
+        fake_http::Reply,
+        stand_in::{HOSTILE, StandIn, card, card_with, ended},
+        teams_fake::{SIGNATURE, WorkflowFake},
+    };
+
+    fn workflows() -> (Workflows, WorkflowFake) {
+        let fake = WorkflowFake::start();
+        (Workflows::new(Settings { url: Secret::new(&fake.url()) }).unwrap(), fake)
+    }
+
+    #[tokio::test]
+    async fn a_card_says_which_commands_decide_and_its_end_is_another_card() {
+        let (workflows, fake) = workflows();
+        let message = workflows.post(&card(1), "1/0").await.unwrap();
+        assert_eq!(workflows.post(&card(1), "1/0").await.unwrap(), message);
+        workflows.edit(&message, &ended(1)).await.unwrap();
+        workflows.edit(&message, &ended(1)).await.unwrap();
+        workflows.add(&message, &["still waits".to_owned()], "1/r").await.unwrap();
+        workflows.add(&message, &["still waits".to_owned()], "1/r").await.unwrap();
+        assert_eq!(fake.faults(), [""; 0]);
+        let [first, last, note] = &fake.cards()[..] else { panic!("not three cards") };
+        let code = card(1).request;
+        let first = first.to_string();
+        assert!(first.contains(&format!("gatekeeper approve {code}")) && first.contains("waits until"), "{first}");
+        let last = last.to_string();
+        assert!(last.contains(&ended(1).status[0]) && !last.contains("gatekeeper approve"), "{last}");
+        assert!(note.to_string().contains("still waits"));
+    }
+
+    #[tokio::test]
+    async fn long_and_hostile_cards_keep_to_the_rules() {
+        let (workflows, fake) = workflows();
+        workflows.post(&card_with(&["x".repeat(1 << 20).as_str()]), "1").await.unwrap();
+        workflows.post(&card_with(&HOSTILE), "2").await.unwrap();
+        assert_eq!((fake.cards().len(), fake.faults()), (2, vec![]));
+        assert!(fake.cards()[0].to_string().contains("This card is shortened."));
+    }
+
+    #[tokio::test]
+    async fn every_answer_has_its_meaning() {
+        let (workflows, fake) = workflows();
+        fake.answer_next(Reply::new(429, "").with("Retry-After", "5"));
+        assert_eq!(workflows.post(&card(1), "1").await, Err(Failure::Limited(Duration::from_secs(5))));
+        for status in [500, 502, 0] {
+            fake.answer_next(Reply::new(status, ""));
+            assert!(matches!(workflows.post(&card(1), "1").await, Err(Failure::Outage(_))), "{status}");
+        }
+        for status in [302, 400, 413] {
+            fake.answer_next(Reply::new(status, ""));
+            assert!(matches!(workflows.post(&card(1), "1").await, Err(Failure::Refused(_))), "{status}");
+        }
+        for status in [401, 403, 404, 410] {
+            fake.answer_next(Reply::new(status, ""));
+            let Err(Failure::Fatal(text)) = workflows.post(&card(1), "1").await else { panic!("{status} passes") };
+            assert!(text.contains("make a new one") && !text.contains(SIGNATURE), "{text}");
+        }
+        drop(fake);
+        let Err(Failure::Outage(text)) = workflows.post(&card(1), "1").await else { panic!("no outage") };
+        assert!(!text.contains(SIGNATURE), "{text}");
+    }
+
+    #[tokio::test]
+    async fn it_is_up_and_hears_nothing() {
+        let (workflows, _fake) = workflows();
+        let (mut daemon, inbox) = StandIn::start(&[], &[]);
+        let listening = tokio::spawn(async move { workflows.listen(inbox, None).await });
+        daemon.up().await;
+        listening.abort();
+    }
+}
