@@ -1,8 +1,8 @@
 //! Microsoft Teams: a bot that posts cards into one conversation and is called when somebody clicks or types.
 //!
 //! Teams has no outbound way to be told of clicks, so there is a listener, which the Bot Framework reaches through a proxy
-//! that ends TLS. Calls prove themselves by tokens ([`token`]), people by tenant and object id, and what they are is asked
-//! of the server. Teams knows no names for posts: a post is made once in the life of this process; a crash between a post
+//! that ends TLS. Calls prove themselves by tokens, people by tenant and object id, and what they are is asked of
+//! the server. Teams knows no names for posts: a post is made once in the life of this process; a crash between a post
 //! and the caller's record of it can leave a second card, on which nobody can decide, as it is not the known one.
 
 mod activity;

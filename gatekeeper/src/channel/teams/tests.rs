@@ -407,7 +407,16 @@ async fn only_members_of_the_tenant_are_members() {
     other["from"]["aadObjectId"] = Value::from(Person::member(2).object);
     let mut torn = bot.click(&bot.reviewer, "approve");
     torn["channelData"]["tenant"]["id"] = Value::from(other_tenant);
-    for activity in [program, unknown, other, torn] {
+    // One of ours by the server's word, from another tenant by the call's; and the other way round.
+    let mut from_elsewhere = bot.click(&bot.reviewer, "approve");
+    for tenant in ["/conversation/tenantId", "/channelData/tenant/id"] {
+        *from_elsewhere.pointer_mut(tenant).unwrap() = Value::from(other_tenant);
+    }
+    let mut from_here = Person { tenant: other_tenant.to_owned(), ..Person::member(10) };
+    bot.fake.welcome(&from_here);
+    TENANT.clone_into(&mut from_here.tenant);
+    let from_here = bot.click(&from_here, "approve");
+    for activity in [program, unknown, other, torn, from_elsewhere, from_here] {
         let (_, body) = bot.call(activity, TokenSpec::default()).await;
         assert_eq!(body["value"], "you may not decide this", "{body}");
     }

@@ -3,7 +3,7 @@
 //!
 //! Events follow the Standard Webhooks specification, with asymmetric signatures. The same post, change or note has the
 //! same id however often it is sent, so a receiver that keeps to the specification sees it once; nothing has to be
-//! remembered here. Decisions are taken only where a listener is configured, see [`decisions`].
+//! remembered here. Decisions are taken only where a listener is configured.
 
 mod decisions;
 mod event;
