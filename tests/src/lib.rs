@@ -8,10 +8,14 @@
 pub mod agent;
 pub mod client;
 pub mod daemon;
+pub mod fake_http;
 pub mod ready;
 pub mod slack_fake;
+pub mod ssh_key;
 pub mod synapse;
+pub mod teams_fake;
 pub mod wait;
+pub mod webhook_fake;
 
 pub use self::{
     agent::{Agent, Outcome},

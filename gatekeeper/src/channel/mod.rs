@@ -4,15 +4,38 @@
 //! may decide, and what its word is worth, is for the daemon. No card changes but on the daemon's word, so all copies of it
 //! tell the same. Channels run on a thread of their own, so a slow chat server delays nothing that waits in the kernel.
 
+pub mod adaptive;
+pub mod budget;
 pub mod card;
 pub mod command;
 pub mod fit;
 pub mod http;
+pub mod listener;
 pub mod matrix;
+pub mod once;
+pub mod outbound;
 pub mod outbox;
 pub mod secret;
 pub mod slack;
 pub mod store;
+pub mod teams;
+pub mod webhook;
+pub mod workflows;
+
+#[cfg(test)]
+#[path = "../../../tests/src/fake_http.rs"]
+#[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
+mod fake_http;
+#[cfg(test)]
+mod stand_in;
+#[cfg(test)]
+#[path = "../../../tests/src/teams_fake/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
+mod teams_fake;
+#[cfg(test)]
+#[path = "../../../tests/src/webhook_fake/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
+mod webhook_fake;
 
 use std::{future::Future, time::Duration};
 

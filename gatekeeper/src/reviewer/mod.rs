@@ -1,7 +1,16 @@
 //! Who may decide: people, their accounts on each channel, their groups, and how many of whom a rule wants.
 //!
 //! Pure: what the configuration says goes in, yes or a reason comes out. A platform's name for somebody never counts, only
-//! its immutable account id; and one person counts once, through however many accounts.
+//! its immutable account id; and one person counts once, through however many accounts. `statement` and `signature` are how
+//! somebody decides with a key of their own.
+
+pub mod signature;
+pub mod statement;
+
+#[cfg(test)]
+#[path = "../../../tests/src/ssh_key.rs"]
+#[allow(unreachable_pub, reason = "public for the scenario tests, private here")]
+pub(crate) mod ssh_key;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -22,7 +22,7 @@ use crate::command::find_program;
 pub(crate) enum Need {
     /// The emulator and what unpacks kernels and modules.
     Vm,
-    /// What scenario tests and the demo run as agents and as parents of held processes.
+    /// What tests and the demo run as agents, as parents of held processes and for reviewers.
     Programs,
 }
 
@@ -30,13 +30,14 @@ pub(crate) enum Need {
 pub(crate) const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 /// A program, the package that has it, and why it is needed.
-const PROGRAMS: [(Need, &str, &str, &str); 7] = [
+const PROGRAMS: [(Need, &str, &str, &str); 8] = [
     (Need::Vm, "qemu-system-x86_64", "qemu-system-x86", "emulates the test VM"),
     (Need::Vm, "depmod", "kmod", "sorts the guest's kernel modules"),
     (Need::Vm, "xz", "xz-utils", "unpacks kernel modules"),
     (Need::Programs, "git", "git", "is an agent of the tests"),
     (Need::Programs, "node", "nodejs", "is an agent of the tests"),
     (Need::Programs, "python3", "python3", "is an agent of the tests"),
+    (Need::Programs, "ssh-keygen", "openssh-client", "signs for the reviewers of the tests"),
     (Need::Programs, "sudo", "sudo", "is a parent of held processes in the tests"),
 ];
 

@@ -1,0 +1,166 @@
+//! Cards as Adaptive Cards, for what ends in Microsoft Teams.
+//!
+//! All text is in `TextRun` elements, for which markdown, HTML and mentions mean nothing by their documentation; only
+//! `{{DATE(…)}}` and its like would, and are broken up. A message has to stay below 28 KB, so what is too long is
+//! shortened here; the card then says so and has no button to approve.
+
+use serde_json::{Value, json};
+
+use super::{
+    Verb,
+    budget::{Budget, escape},
+    card::{Card, LABEL_COLUMNS, Line, risk_name},
+    fit::parts,
+};
+use crate::request::Risk;
+
+/// For all texts of a message, in bytes, with what surrounds each. The limit is 28 KB; buttons need up to 5.
+const TEXT_BYTES: usize = 19_000;
+/// Of these, for headline and status, which must not be lost to long lines.
+const HEAD_BYTES: usize = 4_000;
+/// What surrounds a line: its block and two runs.
+const LINE_BYTES: usize = 240;
+/// Longest reason that can be typed into a card, in characters.
+pub const MAX_REASON_CHARS: usize = 500;
+
+/// What a card offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Buttons, which a bot answers.
+    Buttons,
+    /// The commands to type on the host, where nobody answers buttons.
+    Commands,
+}
+
+/// A request's card.
+pub fn card(card: &Card, offer: Offer) -> Value {
+    let Card { request, headline, risk, lines, status, is_final: _, verbs, digest, detail: _ } = card;
+    let mut head = Budget::new(HEAD_BYTES);
+    let mut body = vec![block(vec![run(&format!("gatekeeper {request}, risk {}", risk_name(*risk)), style(*risk))])];
+    body.extend(head.text(&harmless(headline), LINE_BYTES).map(|text| block(vec![run(&text, BOLD)])));
+    let status: Vec<_> = status.iter().map_while(|line| head.text(&harmless(line), LINE_BYTES)).collect();
+    let mut left = Budget::new(TEXT_BYTES - HEAD_BYTES);
+    body.extend(lines.iter().map_while(|Line { label, text }| {
+        let text = left.text(&harmless(text), LINE_BYTES)?;
+        Some(block(vec![run(&format!("{label:<LABEL_COLUMNS$}"), LABEL), run(&text, MONOSPACE)]))
+    }));
+    body.extend(status.iter().map(|text| block(vec![run(text, BOLD)])));
+    let shortened = head.is_shortened() || left.is_shortened();
+    if shortened {
+        let text = format!("This card is shortened. `gatekeeper show {request}` shows all of it.");
+        body.push(block(vec![run(&text, WARNING)]));
+    }
+    let mut content = json!({
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.5",
+        "fallbackText": format!("gatekeeper {request}: this client shows no cards; see `gatekeeper show {request}`"),
+        "msteams": { "width": "Full" },
+        "body": body,
+    });
+    let Some(elements) = content["body"].as_array_mut() else { return content };
+    if verbs.is_empty() {
+        return content;
+    }
+    match offer {
+        Offer::Commands => {
+            let text = format!("On the host: gatekeeper approve {request}, or gatekeeper deny {request}");
+            elements.push(block(vec![run(&text, MONOSPACE)]));
+        }
+        Offer::Buttons => {
+            let verbs: Vec<_> = verbs.iter().filter(|verb| !(shortened && **verb == Verb::Approve)).collect();
+            if shortened {
+                let text = format!("To approve it, mention this bot and write: approve {request}");
+                elements.push(block(vec![run(&text, WARNING)]));
+            }
+            elements.push(json!({
+                "type": "Input.Text", "id": "reason", "label": "Reason", "maxLength": MAX_REASON_CHARS,
+            }));
+            let actions: Vec<Value> = verbs
+                .into_iter()
+                .map(|verb| button(*verb, json!({ "request": request, "card": digest, "verb": verb.word() })))
+                .collect();
+            content["actions"] = Value::Array(actions);
+        }
+    }
+    content
+}
+
+/// Lines for below a card, in as many cards as they need.
+pub fn notes(lines: &[String]) -> Vec<Value> {
+    let mut cards = Vec::new();
+    let mut body = Vec::new();
+    let mut left = TEXT_BYTES;
+    for line in lines {
+        for escaped in parts(&[harmless(line)], TEXT_BYTES - LINE_BYTES, escape) {
+            let needed = escaped.len() + LINE_BYTES;
+            if needed > left {
+                cards.push(note(std::mem::take(&mut body)));
+                left = TEXT_BYTES;
+            }
+            left -= needed;
+            // Cut between two escapes, so still JSON.
+            let text = serde_json::from_str(&format!("\"{escaped}\"")).unwrap_or(escaped);
+            body.push(block(vec![run(&text, MONOSPACE)]));
+        }
+    }
+    if !body.is_empty() {
+        cards.push(note(body));
+    }
+    cards
+}
+
+fn note(body: Vec<Value>) -> Value {
+    json!({ "type": "AdaptiveCard", "version": "1.5", "msteams": { "width": "Full" }, "body": body })
+}
+
+/// A card as an attachment. `name` tells posts apart, for whoever compares them.
+pub fn attachment(content: Value, name: &str) -> Value {
+    json!({ "contentType": "application/vnd.microsoft.card.adaptive", "name": name, "content": content })
+}
+
+type Style = &'static [(&'static str, &'static str)];
+
+const BOLD: Style = &[("weight", "Bolder")];
+const MONOSPACE: Style = &[("fontType", "Monospace")];
+const LABEL: Style = &[("fontType", "Monospace"), ("weight", "Bolder")];
+const WARNING: Style = &[("color", "Attention"), ("weight", "Bolder")];
+
+fn style(risk: Risk) -> Style {
+    match risk {
+        Risk::Low | Risk::Medium => BOLD,
+        Risk::High | Risk::Critical => WARNING,
+    }
+}
+
+fn run(text: &str, style: Style) -> Value {
+    // An empty run is no run.
+    let mut run = json!({ "type": "TextRun", "text": if text.is_empty() { " " } else { text } });
+    for (name, value) in style {
+        run[*name] = Value::from(*value);
+    }
+    run
+}
+
+fn block(inlines: Vec<Value>) -> Value {
+    json!({ "type": "RichTextBlock", "spacing": "Small", "inlines": inlines })
+}
+
+fn button(verb: Verb, data: Value) -> Value {
+    let style = match verb {
+        Verb::Approve => "positive",
+        Verb::Deny | Verb::DenyAndStop => "destructive",
+        Verb::Escalate | Verb::Extend => "default",
+    };
+    let data = json!({ "gatekeeper": data });
+    json!({
+        "type": "Action.Execute", "title": verb.title(), "verb": verb.word(), "style": style, "data": data,
+        "fallback": { "type": "Action.Submit", "title": verb.title(), "data": data },
+    })
+}
+
+/// `{{DATE(…)}}` and `{{TIME(…)}}` would be computed even here. Two braces are written as the escaped form of agent text
+/// could write them, so they can be read back.
+fn harmless(text: &str) -> String {
+    text.replace("{{", "{\\x7b")
+}
