@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `click` | `user`, `action`; `ts` (else the latest card), `team`, `app`, `channel`, `socket` | a click on a button, even one that an update removed |
 //! | `submit` | `user`, `reason`; `view` (else the latest) | a window is filled in |
-//! | `type` | `user`, `text`; `thread`, `subtype`, `bot`, `channel` | a message |
+//! | `type` | `user`, `text`; `thread`, `subtype`, `bot`, `channel`, `metadata` | a message |
 //! | `disconnect` | `reason`; `socket` (else all) | sockets are told that they will be closed |
 //! | `close` | `socket` (else all) | sockets are closed without a word |
 //! | `half_open` | `socket` (else all) | sockets stay open and do nothing any more |
@@ -243,7 +243,7 @@ fn typed(shared: &Arc<Shared>, command: &Value) -> Carried {
             text: escaped,
             blocks: Value::Null,
             earlier: Vec::new(),
-            metadata: Value::Null,
+            metadata: command["metadata"].clone(),
             only_for: None,
         };
         let mut event = message.to_json(false);

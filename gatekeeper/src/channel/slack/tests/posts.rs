@@ -60,6 +60,20 @@ async fn a_restarted_daemon_finds_the_card_that_is_there() {
 }
 
 #[tokio::test]
+async fn somebody_elses_message_is_not_taken_for_a_card() {
+    let bench = Bench::new().await;
+    let metadata = json!({ "event_type": "gatekeeper_post", "event_payload": { "once": "once" } });
+    for bot in [json!("B9"), Value::Null] {
+        bench.command(&json!({ "do": "type", "user": "U1", "text": "x", "bot": bot, "metadata": metadata }));
+    }
+    let message = bench.slack.post(&card(1, "x"), "once").await.unwrap();
+    bench.fake.look(|state| {
+        assert_eq!(state.cards().len(), 3);
+        assert_eq!(message.0, format!("C1/{}", state.cards()[2].ts));
+    });
+}
+
+#[tokio::test]
 async fn a_post_that_is_given_up_halfway_is_looked_for() {
     let bench = Bench::new().await;
     bench.slack.post(&card(1, "x"), "first").await.unwrap();
