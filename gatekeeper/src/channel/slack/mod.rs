@@ -34,7 +34,7 @@ pub struct Settings {
     pub api: String,
     /// The app-level token, `xapp-…`, with the scope `connections:write`.
     pub app_token: Secret,
-    /// The bot token, `xoxb-…`, with the scopes of [`manifest`].
+    /// The bot token, `xoxb-…`, with the scopes of [`manifest()`].
     pub bot_token: Secret,
     /// The workspace's id, `T…`.
     pub team: String,
