@@ -57,7 +57,7 @@ pub(super) fn ended(hold: u64) -> Card {
     request.state = State::Released;
     request.decision = Some(Decision {
         effect: Effect::Allow,
-        by: Decider::Reviewer { name: "ann".to_owned(), channel: "chat".to_owned(), account: "U1".to_owned() },
+        by: Decider::Reviewer { name: "first".to_owned(), channel: "chat".to_owned(), account: "U1".to_owned(), evidence: None },
         reason: Some("fine".to_owned()),
         at_ms: START_MS + 61_000,
     });
@@ -121,6 +121,7 @@ impl StandIn {
                     Event::Up => seen.ups += 1,
                     Event::Down(failure) => seen.downs.push(failure),
                     Event::Cursor(cursor) => seen.cursors.push(cursor),
+                    Event::Problem(_) | Event::Shown { .. } => {}
                 }
                 let Seen { acts, ups, downs, cursors } = &seen;
                 let copy = Seen { acts: acts.clone(), ups: *ups, downs: downs.clone(), cursors: cursors.clone() };

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `click` | `user`, `action`; `ts` (else the latest card), `team`, `app`, `channel`, `socket` | a click on a button, even one that an update removed |
 //! | `submit` | `user`, `reason`; `view` (else the latest) | a window is filled in |
-//! | `type` | `user`, `text`; `thread`, `subtype`, `bot`, `channel` | a message |
+//! | `type` | `user`, `text`; `thread`, `subtype`, `bot`, `channel`, `metadata` | a message |
 //! | `disconnect` | `reason`; `socket` (else all) | sockets are told that they will be closed |
 //! | `close` | `socket` (else all) | sockets are closed without a word |
 //! | `half_open` | `socket` (else all) | sockets stay open and do nothing any more |
@@ -12,22 +12,21 @@
 //! | `scopes` | `scopes` | what the bot token may do |
 //! | `fault` | `method`, and one of `lose`, `status`, `error`, `limited` (seconds); `times` | the next calls go wrong |
 //! | `rate` | `method`, `calls`, `per_ms` | calls beyond that are answered with 429 |
+//! | `tiers` | | the same for all methods, as Slack documents it |
 //! | `duplicate` | `times` | the next envelopes are delivered twice |
 //! | `user` | `id`, `kind` | an account is there, of a kind: `member`, `bot`, `app`, `guest`, `single_channel_guest`, `deleted`, `external`, `unconfirmed` |
 //! | `conversation` | `id`, `member`, `visible`, `archived` | a conversation is there |
 //! | `skew` | `seconds` | Slack's clock is ahead by so much |
-//! | `expire_triggers` | | no trigger is good any more |
 //! | `messages` | | answers with all messages |
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
 use super::{
-    Shared, people, socket,
+    Shared,
+    methods::TIERS,
+    people, socket,
     state::{APP, APP_TOKEN, BOT_TOKEN, Conversation, Fault, Message, Order, Rate, State, TEAM},
 };
 
@@ -90,6 +89,12 @@ pub(super) fn carry_out(shared: &Arc<Shared>, command: &Value) -> Carried {
             shared.state().rates.insert(need("method")?.to_owned(), Rate { calls, per, made: Vec::new() });
             json!({})
         }
+        "tiers" => {
+            let rate = |calls, seconds| Rate { calls, per: Duration::from_secs(seconds), made: Vec::new() };
+            let tiers = TIERS.iter().map(|(method, calls, seconds)| ((*method).to_owned(), rate(*calls, *seconds)));
+            shared.state().rates.extend(tiers);
+            json!({})
+        }
         "duplicate" => {
             shared.state().duplicates = number("times").unwrap_or(1);
             json!({})
@@ -112,11 +117,6 @@ pub(super) fn carry_out(shared: &Arc<Shared>, command: &Value) -> Carried {
         "skew" => {
             let mut state = shared.state();
             state.set_skew(command["seconds"].as_i64().ok_or("seconds is missing")?);
-            json!({})
-        }
-        "expire_triggers" => {
-            let past = Instant::now();
-            shared.state().triggers.values_mut().for_each(|(_, until)| *until = past);
             json!({})
         }
         "messages" => {
@@ -243,7 +243,7 @@ fn typed(shared: &Arc<Shared>, command: &Value) -> Carried {
             text: escaped,
             blocks: Value::Null,
             earlier: Vec::new(),
-            metadata: Value::Null,
+            metadata: command["metadata"].clone(),
             only_for: None,
         };
         let mut event = message.to_json(false);

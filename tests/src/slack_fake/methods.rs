@@ -25,6 +25,19 @@ pub(super) struct Needs {
     pub(super) takes_json: bool,
 }
 
+/// Calls that Slack takes by method, and within how many seconds: one message a second in a conversation, else the
+/// methods' tiers.
+pub(super) const TIERS: [(&str, usize, u64); 8] = [
+    ("apps.connections.open", 50, 60),
+    ("auth.test", 100, 60),
+    ("chat.postMessage", 1, 1),
+    ("chat.update", 50, 60),
+    ("chat.postEphemeral", 100, 60),
+    ("conversations.history", 50, 60),
+    ("conversations.replies", 50, 60),
+    ("users.info", 100, 60),
+];
+
 /// What a method wants, if there is such a method.
 pub(super) fn needs(method: &str) -> Option<Needs> {
     let (app_token, scopes, takes_json): (bool, &'static [&'static str], bool) = match method {
@@ -264,15 +277,17 @@ fn view(state: &mut State, arguments: &Arguments) -> Answered {
 }
 
 impl State {
-    /// Whether a call of a method is within its rate; it counts then.
-    pub(super) fn within_rate(&mut self, method: &str) -> bool {
-        let Some(rate) = self.rates.get_mut(method) else { return true };
+    /// Counts a call of a method, or says how many seconds it comes too early.
+    pub(super) fn too_early(&mut self, method: &str) -> Option<u64> {
+        let rate = self.rates.get_mut(method)?;
         let now = Instant::now();
         rate.made.retain(|made| now.duration_since(*made) < rate.per);
-        let within = rate.made.len() < rate.calls;
-        if within {
+        if rate.made.len() < rate.calls {
             rate.made.push(now);
+            return None;
         }
-        within
+        let left = rate.made.first().map_or(rate.per, |oldest| rate.per.saturating_sub(now.duration_since(*oldest)));
+        // Whole seconds, as the header has them.
+        Some(left.as_secs() + 1)
     }
 }

@@ -125,8 +125,8 @@ async fn call(shared: &Shared, method: &str, request: Request<Incoming>) -> Repl
         reply.body["provided"] = json!(has);
         return reply;
     }
-    if !state.within_rate(method) {
-        return Reply { retry_after: Some(1), status: 429, ..no("ratelimited") };
+    if let Some(seconds) = state.too_early(method) {
+        return Reply { retry_after: Some(seconds), status: 429, ..no("ratelimited") };
     }
     let body = methods::call(shared, &mut state, method, &arguments);
     Reply { status: 200, body, retry_after: None, scopes: Some(has) }

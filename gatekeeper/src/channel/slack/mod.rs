@@ -34,7 +34,7 @@ pub struct Settings {
     pub api: String,
     /// The app-level token, `xapp-…`, with the scope `connections:write`.
     pub app_token: Secret,
-    /// The bot token, `xoxb-…`, with the scopes of [`manifest`].
+    /// The bot token, `xoxb-…`, with the scopes of [`manifest()`].
     pub bot_token: Secret,
     /// The workspace's id, `T…`.
     pub team: String,
@@ -87,7 +87,6 @@ const MAX_STANDING: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub struct Slack {
     shared: Arc<Shared>,
-    posts: Posts,
 }
 
 /// What the channel's tasks share.
@@ -98,6 +97,7 @@ struct Shared {
     conversation: String,
     times: Times,
     people: People,
+    posts: Posts,
     identity: OnceCell<Identity>,
 }
 
@@ -125,8 +125,9 @@ impl Slack {
         }
         let api = Api::new(http::client()?, &api, app_token, bot_token)?;
         let people = People::new(times.standing.min(MAX_STANDING));
-        let shared = Shared { api, team, conversation, times, people, identity: OnceCell::new() };
-        Ok(Self { shared: Arc::new(shared), posts: Posts::default() })
+        let (posts, identity) = (Posts::default(), OnceCell::new());
+        let shared = Shared { api, team, conversation, times, people, posts, identity };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Puts everything that is known into the thread of a card that could not show it.
@@ -169,8 +170,7 @@ impl Shared {
     /// Whether everything is as it has to be: tokens, workspace, scopes, and a conversation that the bot is in.
     async fn check(&self) -> Result<(), Failure> {
         self.identity().await?;
-        let query = [("channel", self.conversation.as_str()), ("limit", "1")];
-        self.api.read("conversations.history", &query).await.map(drop)
+        self.posts.prepare(self).await
     }
 
     /// Names a message of the conversation.
@@ -207,7 +207,7 @@ impl Shared {
 impl Channel for Slack {
     async fn post(&self, card: &Card, once: &str) -> Result<MessageId, Failure> {
         let rendered = render::card(card);
-        let ts = self.posts.post(&self.shared, None, once, &rendered).await?;
+        let ts = self.shared.posts.post(&self.shared, None, once, &rendered).await?;
         let message = self.shared.message(&ts);
         if rendered.shortened {
             self.detail(&message, card).await?;
@@ -237,7 +237,7 @@ impl Channel for Slack {
     async fn add(&self, message: &MessageId, lines: &[String], once: &str) -> Result<(), Failure> {
         let thread = self.shared.timestamp(message)?;
         for (number, part) in render::notes(lines).iter().enumerate() {
-            self.posts.post(&self.shared, Some(thread), &format!("{once} part {number}"), part).await?;
+            self.shared.posts.post(&self.shared, Some(thread), &format!("{once} part {number}"), part).await?;
         }
         Ok(())
     }

@@ -29,6 +29,14 @@ pub(super) struct Posts {
 }
 
 impl Posts {
+    /// Finds out which cards there are, so that the first post need not.
+    pub(super) async fn prepare(&self, shared: &Shared) -> Result<(), Failure> {
+        let mut places = self.places.lock().await;
+        let known = read(shared, None).await?;
+        places.insert(String::new(), known);
+        Ok(())
+    }
+
     /// Posts into the conversation or into a thread of it, unless a post of this name is there. Gives its timestamp.
     pub(super) async fn post(
         &self,

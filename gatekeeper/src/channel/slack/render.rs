@@ -17,6 +17,8 @@ const LINE_BYTES: usize = 2_000;
 /// Bytes of all lines of a card. Slack refuses messages (`msg_blocks_too_long`) with a little more than 13,000 characters
 /// in all blocks.
 const CARD_BYTES: usize = 8_000;
+/// Bytes that must be left for one more line to be worth it.
+const LEAST_ROOM: usize = 64;
 /// Bytes of one block's text: what Slack documents for a section, which rich text is not known to have more of.
 const BLOCK_BYTES: usize = 3_000;
 /// Blocks of one message of a thread, by the same measure.
@@ -104,20 +106,26 @@ pub(super) fn card(card: &Card) -> Rendered {
     let (code, risk) = (card.request, risk_name(card.risk));
     let mut left = CARD_BYTES;
     let mut shortened = false;
-    let mut bounded = |text: &str, label_bytes: usize| {
-        let room = left.saturating_sub(label_bytes);
-        let Fitted { text, shortened: cut } = fit(text, LINE_BYTES.min(room), as_it_is);
-        // With the label and the line's end.
-        left = room.saturating_sub(text.len() + 1);
+    let mut bounded = |text: &str, left: &mut usize| {
+        let Fitted { text, shortened: cut } = fit(text, LINE_BYTES.min(*left), as_it_is);
+        *left -= text.len();
         shortened |= cut;
         text
     };
-    let headline = bounded(&card.headline, 0);
-    let lines: Vec<String> = card
-        .lines
-        .iter()
-        .map(|Line { label, text }| format!("{label:<LABEL_COLUMNS$}{}", bounded(text, LABEL_COLUMNS)))
-        .collect();
+    let headline = bounded(&card.headline, &mut left);
+    let mut lines = Vec::new();
+    let mut left_out = false;
+    for (number, Line { label, text }) in card.lines.iter().enumerate() {
+        if left < LEAST_ROOM {
+            lines.push(format!("… ({} more lines)", card.lines.len() - number));
+            left_out = true;
+            break;
+        }
+        // With the line's end.
+        left -= LABEL_COLUMNS + 1;
+        lines.push(format!("{label:<LABEL_COLUMNS$}{}", bounded(text, &mut left)));
+    }
+    let shortened = shortened || left_out;
 
     let mut blocks = vec![json!({ "type": "header", "text": plain(&format!("{code}, risk {risk}")) })];
     blocks.push(preformatted(&headline));
@@ -329,12 +337,16 @@ why it asks  pushes leave this host
     #[test]
     fn many_lines_fit_too() {
         let mut card = card_with("x");
-        card.lines = vec![Line { label: "", text: "y".repeat(70) }; 400];
-        let Rendered { blocks, shortened, .. } = super::card(&card);
-        assert!(shortened);
-        let all: usize = texts(&blocks).iter().map(|(_, text)| text.len()).sum();
-        assert!(all < 13_000, "{all}");
-        assert!(blocks.len() <= 50);
+        for (count, length) in [(400, 70), (60_000, 1), (1_000, 0)] {
+            card.lines = vec![Line { label: "", text: "y".repeat(length) }; count];
+            let Rendered { blocks, shortened, .. } = super::card(&card);
+            assert!(shortened);
+            let texts = texts(&blocks);
+            let all: usize = texts.iter().map(|(_, text)| text.len()).sum();
+            assert!(all < 13_000, "{all}");
+            assert!(blocks.len() <= 50);
+            assert!(texts.iter().any(|(_, text)| text.ends_with(" more lines)")));
+        }
     }
 
     #[test]

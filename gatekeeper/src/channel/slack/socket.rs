@@ -101,7 +101,7 @@ async fn hello(socket: &mut Socket, patience: Duration) -> Result<String, Failur
 }
 
 fn lost(why: &str) -> Failure {
-    Failure::Outage(format!("the socket to Slack is gone: {}", Text::from(why)))
+    Failure::Outage(format!("no socket to Slack: {}", Text::from(why)))
 }
 
 fn disconnected(message: &Value) -> Failure {

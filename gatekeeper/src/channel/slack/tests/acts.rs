@@ -70,14 +70,15 @@ async fn a_denial_needs_no_reason() {
 
 #[tokio::test]
 async fn a_window_that_does_not_open_decides_nothing_and_is_told() {
-    let bench = Bench::new().await;
+    let strictness = fake::Times { trigger: Duration::ZERO, ..fake::Times::default() };
+    let bench = Bench::with(strictness, times()).await;
     let mut ear = bench.listen().await;
     let card = card(1, "x");
     posted(&bench, &card).await;
-    bench.command(&json!({ "do": "fault", "method": "views.open", "error": "expired_trigger_id" }));
     bench.command(&json!({ "do": "click", "user": "U1", "action": "deny" }));
     let text = format!("The window for the reason did not open. Click again, or type: deny {} WHY", card.request);
     told(&bench, "U1", &text).await;
+    bench.saw("why", |line| line["method"] == "views.open" && line["error"] == "expired_trigger_id").await;
     bench.command(&json!({ "do": "click", "user": "U1", "action": "approve" }));
     assert_eq!(ear.act().await.0.verb, Verb::Approve, "the first act");
 }

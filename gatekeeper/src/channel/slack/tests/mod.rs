@@ -63,7 +63,7 @@ fn card(hold: u64, argument: &str) -> Card {
 
 /// The same card when its request has ended.
 fn ended(card: &Card) -> Card {
-    let status = vec!["denied by ann through slack after 3s; it failed".to_owned()];
+    let status = vec!["denied by U1 through slack after 3s; it failed".to_owned()];
     Card { status, is_final: true, verbs: Vec::new(), ..card.clone() }
 }
 

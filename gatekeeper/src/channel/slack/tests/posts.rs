@@ -22,7 +22,7 @@ async fn a_card_is_posted_and_ends_in_its_final_state() {
     bench.slack.edit(&message, &ended(&card)).await.unwrap();
     bench.fake.look(|state| {
         let [posted] = state.cards()[..] else { panic!("one card") };
-        assert!(letters(&posted.blocks).ends_with("denied by ann through slack after 3s; it failed"));
+        assert!(letters(&posted.blocks).ends_with("denied by U1 through slack after 3s; it failed"));
         assert!(!posted.blocks.to_string().contains("button"));
         assert_eq!(posted.metadata["event_payload"]["once"], "once", "an edit keeps the name");
     });
@@ -57,6 +57,20 @@ async fn a_restarted_daemon_finds_the_card_that_is_there() {
     assert_eq!(restarted.post(&card(1, "x"), "once").await.unwrap(), message);
     assert_eq!(bench.fake.look(|state| state.cards().len()), 204);
     restarted.edit(&message, &ended(&card(1, "x"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn somebody_elses_message_is_not_taken_for_a_card() {
+    let bench = Bench::new().await;
+    let metadata = json!({ "event_type": "gatekeeper_post", "event_payload": { "once": "once" } });
+    for bot in [json!("B9"), Value::Null] {
+        bench.command(&json!({ "do": "type", "user": "U1", "text": "x", "bot": bot, "metadata": metadata }));
+    }
+    let message = bench.slack.post(&card(1, "x"), "once").await.unwrap();
+    bench.fake.look(|state| {
+        assert_eq!(state.cards().len(), 3);
+        assert_eq!(message.0, format!("C1/{}", state.cards()[2].ts));
+    });
 }
 
 #[tokio::test]
@@ -105,7 +119,10 @@ async fn rates_are_obeyed() {
         bench.slack.post(&card(hold, "x"), &format!("once {hold}")).await.unwrap();
     }
     let failure = bench.slack.post(&card(2, "x"), "once 2").await.unwrap_err();
-    assert_eq!(failure, Failure::Limited(Duration::from_secs(1)));
+    let Failure::Limited(pause) = failure else { panic!("{failure:?}") };
+    assert!(pause <= Duration::from_secs(601), "{pause:?}");
+    bench.command(&json!({ "do": "tiers" }));
+    bench.slack.post(&card(2, "x"), "once 2").await.unwrap();
 }
 
 #[tokio::test]
