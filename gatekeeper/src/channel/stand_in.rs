@@ -57,7 +57,12 @@ pub(super) fn ended(hold: u64) -> Card {
     request.state = State::Released;
     request.decision = Some(Decision {
         effect: Effect::Allow,
-        by: Decider::Reviewer { name: "first".to_owned(), channel: "chat".to_owned(), account: "U1".to_owned(), evidence: None },
+        by: Decider::Reviewer {
+            name: "first".to_owned(),
+            channel: "chat".to_owned(),
+            account: "U1".to_owned(),
+            evidence: None,
+        },
         reason: Some("fine".to_owned()),
         at_ms: START_MS + 61_000,
     });

@@ -1,6 +1,6 @@
 //! `[[channel]]`: ways to reach reviewers beyond the command line.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use toml::Spanned;
 
@@ -47,6 +47,39 @@ pub enum ChannelKind {
         /// Where the bot token is.
         bot_token: SecretSource,
     },
+    /// A bot in Microsoft Teams.
+    Teams {
+        /// The app's id.
+        app_id: String,
+        /// The tenant whose people may decide.
+        tenant: String,
+        /// Where the app's client secret is.
+        secret: SecretSource,
+        /// The id of the channel or chat for cards.
+        conversation: String,
+        /// The server of the tenant's region.
+        service_url: String,
+        /// Where to listen.
+        listen: SocketAddr,
+        /// Where tokens come from, if not from Entra.
+        token_url: Option<String>,
+        /// Where keys are named, if not at the Bot Framework's address.
+        openid_url: Option<String>,
+    },
+    /// A workflow of Teams that posts and takes nothing back.
+    Workflows {
+        /// Where its address is.
+        url: SecretSource,
+    },
+    /// A program that gets signed events, and decisions that reviewers sign.
+    Webhook {
+        /// Where its address is.
+        url: SecretSource,
+        /// Where the key is that signs events.
+        signing_key: SecretSource,
+        /// Where to listen for decisions; none: events only.
+        listen: Option<SocketAddr>,
+    },
 }
 
 impl ChannelKind {
@@ -55,6 +88,9 @@ impl ChannelKind {
         match self {
             Self::Matrix { .. } => "matrix",
             Self::Slack { .. } => "slack",
+            Self::Teams { .. } => "teams",
+            Self::Workflows { .. } => "workflows",
+            Self::Webhook { .. } => "webhook",
         }
     }
 }
@@ -69,9 +105,12 @@ pub enum SecretSource {
 }
 
 /// The types, with the keys that each takes.
-const KINDS: [(&str, &[&str]); 2] = [
+const KINDS: [(&str, &[&str]); 5] = [
     ("matrix", &["homeserver", "room", "token"]),
     ("slack", &["workspace", "conversation", "app_token", "bot_token", "api"]),
+    ("teams", &["app_id", "tenant", "secret", "conversation", "service_url", "listen", "token_url", "openid_url"]),
+    ("workflows", &["url"]),
+    ("webhook", &["url", "signing_key", "listen"]),
 ];
 
 impl Checker<'_> {
@@ -106,14 +145,25 @@ impl Checker<'_> {
                 continue;
             };
             self.refuse_other_keys(&raw.as_ref().0, known, keys);
-            if !reviewers.reviewers().iter().any(|reviewer| reviewer.accounts.contains_key(*known)) {
+            // A workflow takes nothing back, and neither does a webhook that does not listen.
+            let decides = *known != "workflows" && (*known != "webhook" || raw.as_ref().0.listen.is_some());
+            if decides && !reviewers.reviewers().iter().any(|reviewer| reviewer.accounts.contains_key(*known)) {
+                let key = if *known == "webhook" { "key" } else { known };
                 self.fail(
                     raw.span(),
                     format!("no reviewer has an account on {known}, so nobody could decide there"),
-                    format!("add `{known} = \"…\"` to a `[[reviewer]]`"),
+                    format!("add `{key} = \"…\"` to a `[[reviewer]]`"),
                 );
             }
-            let kind = if *known == "slack" { self.slack(raw) } else { self.matrix(raw) };
+            let kind = match *known {
+                "slack" => self.slack(raw),
+                "teams" => self.teams(raw),
+                "workflows" => self
+                    .required(raw, raw.as_ref().0.url.as_ref(), "url", secret)
+                    .map(|url| ChannelKind::Workflows { url }),
+                "webhook" => self.webhook(raw),
+                _ => self.matrix(raw),
+            };
             checked.extend(kind.map(|kind| ChannelConfig { name, kind }));
         }
         checked
@@ -145,6 +195,47 @@ impl Checker<'_> {
         })
     }
 
+    fn teams(&mut self, raw: &Spanned<Table<file::Channel>>) -> Option<ChannelKind> {
+        let file::Channel {
+            app_id,
+            tenant,
+            secret: client_secret,
+            conversation,
+            service_url,
+            listen,
+            token_url,
+            openid_url,
+            ..
+        } = &raw.as_ref().0;
+        let id = |text: &str| plain(text, "an id", 256);
+        let app_id = self.required(raw, app_id.as_ref(), "app_id", id);
+        let tenant = self.required(raw, tenant.as_ref(), "tenant", id);
+        let secret = self.required(raw, client_secret.as_ref(), "secret", secret);
+        let conversation = self.required(raw, conversation.as_ref(), "conversation", id);
+        let service_url = self.required(raw, service_url.as_ref(), "service_url", server_url);
+        let listen = self.required(raw, listen.as_ref(), "listen", address);
+        let token_url = self.check(token_url.as_ref(), server_url);
+        let openid_url = self.check(openid_url.as_ref(), server_url);
+        Some(ChannelKind::Teams {
+            app_id: app_id?,
+            tenant: tenant?,
+            secret: secret?,
+            conversation: conversation?,
+            service_url: service_url?,
+            listen: listen?,
+            token_url,
+            openid_url,
+        })
+    }
+
+    fn webhook(&mut self, raw: &Spanned<Table<file::Channel>>) -> Option<ChannelKind> {
+        let file::Channel { url, signing_key, listen, .. } = &raw.as_ref().0;
+        let url = self.required(raw, url.as_ref(), "url", secret);
+        let signing_key = self.required(raw, signing_key.as_ref(), "signing_key", secret);
+        let own_listen = self.check(listen.as_ref(), address);
+        Some(ChannelKind::Webhook { url: url?, signing_key: signing_key?, listen: own_listen })
+    }
+
     /// A key of another type would have no effect.
     fn refuse_other_keys(&mut self, raw: &file::Channel, kind: &str, keys: &[&str]) {
         let file::Channel {
@@ -158,6 +249,15 @@ impl Checker<'_> {
             app_token,
             bot_token,
             api,
+            url,
+            signing_key,
+            listen,
+            app_id,
+            tenant,
+            secret,
+            service_url,
+            token_url,
+            openid_url,
         } = raw;
         let written = [
             ("homeserver", homeserver),
@@ -168,6 +268,15 @@ impl Checker<'_> {
             ("app_token", app_token),
             ("bot_token", bot_token),
             ("api", api),
+            ("url", url),
+            ("signing_key", signing_key),
+            ("listen", listen),
+            ("app_id", app_id),
+            ("tenant", tenant),
+            ("secret", secret),
+            ("service_url", service_url),
+            ("token_url", token_url),
+            ("openid_url", openid_url),
         ];
         for (key, value) in written {
             if let Some(value) = value
@@ -241,6 +350,13 @@ fn room_id(text: &str) -> Result<String, Fault> {
         format!("{text:?} is no room id"),
         "write the internal id, such as \"!abc:example.org\"; an alias can be moved to another room",
     ))
+}
+
+/// An address with a port, to listen on.
+fn address(text: &str) -> Result<SocketAddr, Fault> {
+    text.parse().map_err(|_| {
+        Fault::new(format!("{text:?} is no address with a port"), "write such as \"127.0.0.1:8474\" or \"[::1]:8474\"")
+    })
 }
 
 /// Where a secret is.

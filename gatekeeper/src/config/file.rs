@@ -93,6 +93,8 @@ pub(super) struct Reviewer {
     pub(super) user: Option<Spanned<Items>>,
     pub(super) matrix: Option<Spanned<String>>,
     pub(super) slack: Option<Spanned<String>>,
+    pub(super) teams: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
 }
 
 /// The keys of all types of channel; which of them fit is for the check to say.
@@ -110,6 +112,15 @@ pub(super) struct Channel {
     pub(super) app_token: Option<Spanned<String>>,
     pub(super) bot_token: Option<Spanned<String>>,
     pub(super) api: Option<Spanned<String>>,
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) signing_key: Option<Spanned<String>>,
+    pub(super) listen: Option<Spanned<String>>,
+    pub(super) app_id: Option<Spanned<String>>,
+    pub(super) tenant: Option<Spanned<String>>,
+    pub(super) secret: Option<Spanned<String>>,
+    pub(super) service_url: Option<Spanned<String>>,
+    pub(super) token_url: Option<Spanned<String>>,
+    pub(super) openid_url: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

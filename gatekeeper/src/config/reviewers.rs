@@ -24,7 +24,7 @@ impl Checker<'_> {
         let mut claimed: BTreeMap<(&str, String), String> = BTreeMap::new();
         let mut checked = Vec::new();
         for raw in reviewers {
-            let file::Reviewer { name, groups, user, matrix, slack } = &raw.as_ref().0;
+            let file::Reviewer { name, groups, user, matrix, slack, teams, key } = &raw.as_ref().0;
             let Some(written) = name else {
                 self.fail(raw.span(), "the reviewer has no name", "add `name = \"…\"`");
                 continue;
@@ -43,6 +43,8 @@ impl Checker<'_> {
                 (CLI, user.as_ref().and_then(|user| self.user(user, users)), user.as_ref().map(Spanned::span)),
                 ("matrix", self.check(matrix.as_ref(), matrix_id), matrix.as_ref().map(Spanned::span)),
                 ("slack", self.check(slack.as_ref(), slack_id), slack.as_ref().map(Spanned::span)),
+                ("teams", self.check(teams.as_ref(), teams_id), teams.as_ref().map(Spanned::span)),
+                ("webhook", self.check(key.as_ref(), fingerprint), key.as_ref().map(Spanned::span)),
             ];
             let mut own = BTreeMap::new();
             let any_written = accounts.iter().any(|(_, _, span)| span.is_some());
@@ -131,6 +133,34 @@ fn group_name(text: &str) -> Result<String, Fault> {
         return Err(Fault::new(format!("{text:?} has a meaning of its own where rules name groups"), "choose another"));
     }
     identifier(text, "a group")
+}
+
+/// `TENANT/OBJECT`, both as Entra shows them.
+fn teams_id(text: &str) -> Result<String, Fault> {
+    let is_id = |id: &str| {
+        id.len() == 36 && id.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
+    match text.split_once('/') {
+        Some((tenant, object)) if is_id(tenant) && is_id(object) => Ok(text.to_owned()),
+        _ => Err(Fault::new(
+            format!("{text:?} is no account of Teams"),
+            "write tenant id and object id of the user, lower case, with a slash between; an address can change hands",
+        )),
+    }
+}
+
+/// The fingerprint of a key, as `ssh-keygen -l` shows it.
+fn fingerprint(text: &str) -> Result<String, Fault> {
+    let is_one = text.strip_prefix("SHA256:").is_some_and(|rest| {
+        rest.len() == 43 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte))
+    });
+    if is_one {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new(
+        format!("{text:?} is no fingerprint of a key"),
+        "write what `ssh-keygen -lf ~/.ssh/id_ed25519.pub` shows, \"SHA256:…\"",
+    ))
 }
 
 /// `TEAM/USER`: user ids of Slack are unique within a workspace only.

@@ -28,13 +28,16 @@ use crate::{
         secret::Secret,
         slack::{self, Slack},
         store::Store,
+        teams::{self, Teams},
+        webhook::{self, Webhook},
+        workflows::{self, Workflows},
     },
     clock::{Clock, SystemClock},
     config::{ChannelConfig, ChannelKind, Config, SecretSource},
     control::protocol::ChannelStatus,
     provenance::Record,
     request::{Decider, Decision, Effect, Request, RequestId, State},
-    reviewer::{Refusal, Reviewer},
+    reviewer::{Directory, Refusal, Reviewer},
 };
 
 /// Events of channels that may wait for the loop.
@@ -97,9 +100,12 @@ impl Channels {
                 }
             };
             let inbox = Inbox::new(sender);
-            starts.push(match make(channel)? {
+            starts.push(match make(channel, &config.reviewers)? {
                 Made::Matrix(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
                 Made::Slack(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
+                Made::Teams(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
+                Made::Workflows(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
+                Made::Webhook(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
             });
             let problem = damage.map(|err| format!("what it showed before is forgotten: {err}"));
             channels.lines.push(Line {
@@ -164,10 +170,13 @@ impl Channels {
 enum Made {
     Matrix(Matrix),
     Slack(Slack),
+    Teams(Teams),
+    Workflows(Workflows),
+    Webhook(Webhook),
 }
 
 /// Makes a channel; nothing is sent yet.
-fn make(channel: &ChannelConfig) -> Result<Made, DaemonError> {
+fn make(channel: &ChannelConfig, reviewers: &Directory) -> Result<Made, DaemonError> {
     let made = match &channel.kind {
         ChannelKind::Matrix { homeserver, room, token } => Matrix::new(matrix::Settings {
             homeserver: homeserver.clone(),
@@ -184,6 +193,37 @@ fn make(channel: &ChannelConfig) -> Result<Made, DaemonError> {
             times: slack::Times::default(),
         })
         .map(Made::Slack),
+        ChannelKind::Teams { app_id, tenant, secret, conversation, service_url, listen, token_url, openid_url } => {
+            Teams::new(
+                teams::Settings {
+                    app_id: app_id.clone(),
+                    tenant: tenant.clone(),
+                    secret: read_secret(channel, secret)?,
+                    conversation: conversation.clone(),
+                    service_url: service_url.clone(),
+                    listen: *listen,
+                    token_url: token_url.clone(),
+                    openid_url: openid_url.clone(),
+                },
+                Arc::new(SystemClock),
+            )
+            .map(Made::Teams)
+        }
+        ChannelKind::Workflows { url } => {
+            Workflows::new(workflows::Settings { url: read_secret(channel, url)? }).map(Made::Workflows)
+        }
+        ChannelKind::Webhook { url, signing_key, listen } => {
+            let keys = reviewers.reviewers().iter().filter_map(|reviewer| reviewer.accounts.get("webhook").cloned());
+            Webhook::new(
+                webhook::Settings {
+                    url: read_secret(channel, url)?,
+                    signing_key: read_secret(channel, signing_key)?,
+                    decisions: listen.map(|listen| webhook::Decisions { listen, keys: keys.collect() }),
+                },
+                Arc::new(SystemClock),
+            )
+            .map(Made::Webhook)
+        }
     };
     made.map_err(|err| unusable(channel, err.to_string()))
 }
@@ -205,9 +245,12 @@ pub fn try_channel(config: &Config, name: &str) -> Result<MessageId, DaemonError
         .enable_all()
         .build()
         .map_err(|err| DaemonError::System("start the runtime", err))?;
-    let tried = match make(channel)? {
+    let tried = match make(channel, &config.reviewers)? {
         Made::Matrix(made) => runtime.block_on(post_and_edit(&made)),
         Made::Slack(made) => runtime.block_on(post_and_edit(&made)),
+        Made::Teams(made) => runtime.block_on(post_and_edit(&made)),
+        Made::Workflows(made) => runtime.block_on(post_and_edit(&made)),
+        Made::Webhook(made) => runtime.block_on(post_and_edit(&made)),
     };
     tried.map_err(|err| unusable(channel, err.to_string()))
 }

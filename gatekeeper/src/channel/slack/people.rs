@@ -76,7 +76,8 @@ fn account(team: &str, user: &str, person: &Value) -> Option<Account> {
     let is = |key: &str| person[key] == true;
     let standing = if is("deleted") {
         Standing::Deleted
-    } else if is("is_bot") || is("is_app_user") || is("is_workflow_bot") || is("is_connector_bot") || user == SLACKBOT {
+    // (`is_app_user` says of a person that they authorised this app, such as whoever installed it.)
+    } else if is("is_bot") || is("is_workflow_bot") || is("is_connector_bot") || user == SLACKBOT {
         Standing::Bot
     } else if home != team || is("is_stranger") {
         Standing::External
@@ -108,7 +109,8 @@ mod tests {
     fn only_people_in_good_standing_are_members() {
         assert_eq!(standing("deleted", json!(false)), Some(Standing::Member));
         assert_eq!(standing("deleted", json!(true)), Some(Standing::Deleted));
-        for key in ["is_bot", "is_app_user", "is_workflow_bot"] {
+        assert_eq!(standing("is_app_user", json!(true)), Some(Standing::Member));
+        for key in ["is_bot", "is_workflow_bot"] {
             assert_eq!(standing(key, json!(true)), Some(Standing::Bot), "{key}");
         }
         for key in ["is_restricted", "is_ultra_restricted"] {

@@ -172,7 +172,7 @@ async fn accounts_that_are_no_members_in_good_standing_show_it() {
     for (number, (kind, standing)) in [
         ("member", Standing::Member),
         ("bot", Standing::Bot),
-        ("app", Standing::Bot),
+        ("app", Standing::Member),
         ("guest", Standing::Guest),
         ("single_channel_guest", Standing::Guest),
         ("deleted", Standing::Deleted),
