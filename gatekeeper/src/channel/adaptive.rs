@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     Verb,
-    budget::{Budget, escape},
+    budget::{self, Budget, escape},
     card::{Card, LABEL_COLUMNS, Line, risk_name},
     fit::parts,
 };
@@ -39,13 +39,13 @@ pub fn card(card: &Card, offer: Offer) -> Value {
     let mut body = vec![block(vec![run(&format!("gatekeeper {request}, risk {}", risk_name(*risk)), style(*risk))])];
     body.extend(head.text(&harmless(headline), LINE_BYTES).map(|text| block(vec![run(&text, BOLD)])));
     let status: Vec<_> = status.iter().map_while(|line| head.text(&harmless(line), LINE_BYTES)).collect();
-    let mut left = Budget::new(TEXT_BYTES - HEAD_BYTES);
-    body.extend(lines.iter().map_while(|Line { label, text }| {
-        let text = left.text(&harmless(text), LINE_BYTES)?;
-        Some(block(vec![run(&format!("{label:<LABEL_COLUMNS$}"), LABEL), run(&text, MONOSPACE)]))
+    let lines: Vec<Line> = lines.iter().map(|Line { label, text }| Line { label, text: harmless(text) }).collect();
+    let (lines, lines_shortened) = budget::lines(&lines, TEXT_BYTES - HEAD_BYTES, LINE_BYTES);
+    body.extend(lines.iter().map(|Line { label, text }| {
+        block(vec![run(&format!("{label:<LABEL_COLUMNS$}"), LABEL), run(text, MONOSPACE)])
     }));
     body.extend(status.iter().map(|text| block(vec![run(text, BOLD)])));
-    let shortened = head.is_shortened() || left.is_shortened();
+    let shortened = head.is_shortened() || lines_shortened;
     if shortened {
         let text = format!("This card is shortened. `gatekeeper show {request}` shows all of it.");
         body.push(block(vec![run(&text, WARNING)]));

@@ -1,6 +1,6 @@
 //! How much of a card goes into a JSON message that must not be longer than a server takes.
 
-use super::fit::fit;
+use super::{card::Line, fit::fit};
 
 /// Where less than this is left, in bytes, a text is left out rather than cut to nothing.
 const LEAST: usize = 64;
@@ -40,6 +40,33 @@ impl Budget {
     }
 }
 
+/// The share of one label's lines, where not all lines fit: long arguments must not push out which rule asks and who.
+const SHARE: usize = 8;
+
+/// As much of a card's lines as fits into so many bytes, with `around` bytes around each text, and whether that is not
+/// all.
+pub fn lines(lines: &[Line], bytes: usize, around: usize) -> (Vec<Line>, bool) {
+    let mut whole = Budget::new(bytes);
+    let fitted = take(&mut whole, lines, around);
+    if !whole.is_shortened() {
+        return (fitted, false);
+    }
+    let mut fitted = Vec::new();
+    let mut left = bytes;
+    // A line without a label belongs to the one above.
+    for group in lines.chunk_by(|_, next| next.label.is_empty()) {
+        let share = left.min(bytes / SHARE);
+        let mut budget = Budget::new(share);
+        fitted.extend(take(&mut budget, group, around));
+        left -= share - budget.left;
+    }
+    (fitted, true)
+}
+
+fn take(budget: &mut Budget, lines: &[Line], around: usize) -> Vec<Line> {
+    lines.iter().map_while(|Line { label, text }| Some(Line { label, text: budget.text(text, around)? })).collect()
+}
+
 /// How JSON writes what cannot stand for itself in a string. Cards have no control characters; if they had, they would
 /// show as such.
 pub fn escape(c: char) -> Option<&'static str> {
@@ -66,6 +93,21 @@ mod tests {
         assert!(cut.ends_with("\\… (shortened)"), "{cut}");
         assert!(budget.is_shortened());
         assert_eq!(budget.text("more", 0), None);
+    }
+
+    #[test]
+    fn a_long_line_pushes_out_no_other() {
+        let line = |label, text: &str| Line { label, text: text.to_owned() };
+        let long = "x".repeat(5_000);
+        let all = [line("first", &long), line("", &long), line("last", "short")];
+        assert_eq!(lines(&all[2..], 1_000, 10), (vec![all[2].clone()], false));
+        let (fitted, shortened) = lines(&all, 1_000, 10);
+        assert!(shortened);
+        assert_eq!(fitted.len(), 2);
+        assert!(fitted[0].text.ends_with("… (shortened)") && fitted[0].text.len() <= 115, "{}", fitted[0].text);
+        assert_eq!(fitted[1], all[2]);
+        let many = vec![line("each", &long); 100];
+        assert!(lines(&many, 1_000, 10).0.iter().map(|line| line.text.len() + 10).sum::<usize>() <= 1_000);
     }
 
     proptest! {

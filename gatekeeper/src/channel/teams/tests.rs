@@ -122,6 +122,8 @@ async fn a_card_that_had_to_be_shortened_says_so_and_has_no_button_to_approve() 
     for (_, _, shown) in fake.messages() {
         let text = text_of(&shown);
         assert!(text.contains("This card is shortened."), "{text}");
+        // What is long takes the place of nothing else.
+        assert!(text.contains("git-push, risk high") && text.contains("00112233445566778899aabbccddeeff"), "{text}");
         assert!(text.contains("To approve it, mention this bot and write: approve "), "{text}");
         assert_eq!(verbs_of(&shown), ["deny", "stop", "escalate", "extend"]);
     }

@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::channel::{
     MessageId, Verb,
-    budget::{Budget, escape},
-    card::{Card, risk_name, time},
+    budget::{self, Budget, escape},
+    card::{Card, Line, risk_name, time},
     fit::parts,
 };
 
@@ -78,16 +78,13 @@ pub(super) fn message(once: &str) -> MessageId {
 
 /// A request's card as it stands. `known` is false where the receiver has not seen the request before.
 pub(super) fn card(message: &MessageId, card: &Card, known: bool, at_ms: u64) -> Event {
-    let [headline, status, lines] = TEXT_BYTES.map(Budget::new);
-    let (mut headline_left, mut status_left, mut lines_left) = (headline, status, lines);
+    let [headline_bytes, status_bytes, line_bytes] = TEXT_BYTES;
+    let (mut headline_left, mut status_left) = (Budget::new(headline_bytes), Budget::new(status_bytes));
     let headline = headline_left.text(&card.headline, 0).unwrap_or_default();
     let status: Vec<String> = card.status.iter().map_while(|line| status_left.text(line, LINE_BYTES)).collect();
-    let lines: Vec<LineData<'_>> = card
-        .lines
-        .iter()
-        .map_while(|line| Some(LineData { label: line.label, text: lines_left.text(&line.text, LINE_BYTES)? }))
-        .collect();
-    let shortened = [headline_left, status_left, lines_left].iter().any(Budget::is_shortened);
+    let (lines, lines_shortened) = budget::lines(&card.lines, line_bytes, LINE_BYTES);
+    let lines: Vec<LineData<'_>> = lines.into_iter().map(|Line { label, text }| LineData { label, text }).collect();
+    let shortened = headline_left.is_shortened() || status_left.is_shortened() || lines_shortened;
     let verbs = card.verbs.iter().filter(|verb| !(shortened && **verb == Verb::Approve)).map(|verb| verb.word());
     let data = CardData {
         message: &message.0,

@@ -96,7 +96,8 @@ async fn a_card_that_had_to_be_shortened_says_so_and_cannot_be_approved_by_it() 
         assert_eq!(data["shortened"], true);
         assert_eq!(data["verbs"], json!(["deny", "stop", "escalate", "extend"]));
         assert_eq!(data["digest"].as_str().unwrap().len(), 64);
-        assert!(data["lines"].to_string().contains("… (shortened)"));
+        let lines = data["lines"].to_string();
+        assert!(lines.contains("… (shortened)") && lines.contains("git-push, risk high"), "{lines}");
     }
 }
 
@@ -323,6 +324,17 @@ async fn one_key_cannot_fill_the_memory() {
     inbound.clock.advance(Duration::from_secs(901));
     let later = Statement { at_ms: START_MS + 901_000, ..statement(request, "later") };
     assert_eq!(inbound.decide(&later).await.0, 200);
+}
+
+#[tokio::test]
+async fn callers_that_say_nothing_hold_nobody_up() {
+    let inbound = Inbound::start().await;
+    let address = inbound.webhook.address().unwrap();
+    let silent: Vec<_> = (0..10).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    // One stops in the middle of its body.
+    let begun = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{");
+    std::io::Write::write_all(&mut &silent[0], begun.as_bytes()).unwrap();
+    assert_eq!(inbound.decide(&statement(card(1).request, "a")).await.0, 200);
 }
 
 #[tokio::test]
