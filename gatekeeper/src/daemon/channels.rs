@@ -68,6 +68,8 @@ pub(super) struct Channels {
     /// Events of acts that were seen, the oldest first.
     acts: VecDeque<(usize, String)>,
     host: String,
+    /// Digest of the latest card of each open request.
+    digests: HashMap<RequestId, String>,
     /// Whether they were told which requests there are.
     know: bool,
     /// Cgroups whose processes end when the request does.
@@ -340,6 +342,7 @@ impl Daemon {
                 verbs.push(Verb::Extend);
             }
             let card = Card::new(request, &self.channels.host, &verbs);
+            self.channels.digests.insert(request.id, card.digest.clone());
             self.channels.order(&Order::Show(Arc::new(card)));
         }
         let line = match change {
@@ -473,6 +476,11 @@ impl Daemon {
         if !act.typed && !on_its_card && !request.state.is_final() {
             return Err("this is not the card of that request".to_owned());
         }
+        // What was seen is what is decided about.
+        let latest = self.channels.digests.get(&act.request);
+        if act.evidence.card.is_some() && latest.is_some() && latest != act.evidence.card.as_ref() {
+            return Err(format!("the card of {} has changed since; look at it again", act.request));
+        }
         if act.typed && act.reason.is_none() && matches!(act.verb, Verb::Deny | Verb::DenyAndStop) {
             return Err(format!("a denial needs a reason: {} {} WHY", act.verb.word(), act.request));
         }
@@ -511,6 +519,7 @@ impl Daemon {
             // Dropped senders tell that nothing was counted.
             line.early.retain(|(act, _)| act.request != request);
         }
+        self.channels.digests.remove(&request);
         let Some(cgroup) = self.channels.stops.remove(&request) else { return };
         let path = self.agents.cgroup_root().join(Agents::run_of(&cgroup).trim_start_matches('/'));
         match std::fs::write(path.join("cgroup.kill"), "1") {

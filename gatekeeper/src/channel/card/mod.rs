@@ -19,8 +19,11 @@ use super::Verb;
 use crate::request::{Decider, Decision, Request, RequestId, Risk, State};
 
 /// Lines of the whole description that a card leaves to its thread and to `gatekeeper show`: they identify, and tell a
-/// reviewer little. Its status has the times.
-const NOT_ON_CARDS: [&str; 12] = [
+/// reviewer little. Its status has the times and the approvals so far: what changes while a request waits is no part of what
+/// a decision is bound to.
+const NOT_ON_CARDS: [&str; 14] = [
+    "asks",
+    "approved by",
     "request",
     "decision",
     "its reason",
@@ -150,6 +153,16 @@ fn status(request: &Request) -> Vec<String> {
         (State::Superseded, _) => vec!["superseded: the process went on to something else".to_owned()],
         (state, None) => vec![state_name(state).to_owned()],
     };
+    if *state == State::Pending {
+        let votes = request.votes.iter().map(|vote| match &vote.by {
+            Decider::Reviewer { name, channel, .. } => {
+                format!("approved by {} through {} so far", safe(name), safe(channel))
+            }
+            _ => "approved so far".to_owned(),
+        });
+        lines.extend(votes);
+        lines.extend(request.quorum().map(|quorum| format!("asks {quorum}")));
+    }
     lines.extend(
         decision.as_ref().and_then(|decision| decision.reason.as_deref()).map(|r| format!("reason: {}", safe(r))),
     );
@@ -171,4 +184,45 @@ fn by(decision: &Decision, held_at_ms: u64) -> String {
         Decider::Daemon => "by gatekeeper itself".to_owned(),
     };
     format!("{verb} {by} after {}", time::age(held_at_ms, *at_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Vote, samples};
+
+    #[test]
+    fn what_people_say_of_a_request_changes_no_digest() {
+        let mut request = samples::request(1);
+        request.ask.quorum = Some("2 of ops".parse().unwrap());
+        request.ask.escalation = vec!["leads".parse().unwrap()];
+        let before = Card::new(&request, "host-1", &[Verb::Approve]);
+        let by = Decider::Reviewer {
+            name: "first".to_owned(),
+            channel: "room".to_owned(),
+            account: "1".to_owned(),
+            evidence: None,
+        };
+        request.votes.push(Vote { by, groups: Default::default(), reason: None, at_ms: 1 });
+        (request.escalated, request.extended, request.deadline_ms) = (1, 1, request.deadline_ms + 1);
+        let after = Card::new(&request, "host-1", &[Verb::Approve]);
+        assert_eq!((&after.digest, &after.lines), (&before.digest, &before.lines));
+        assert!(after.status.contains(&"approved by first through room so far".to_owned()), "{:?}", after.status);
+        assert!(after.status.contains(&"asks 2 of ops or leads".to_owned()), "{:?}", after.status);
+    }
+
+    #[test]
+    fn what_would_run_is_in_the_digest() {
+        let request = samples::request(1);
+        let digest = |request: &Request| Card::new(request, "host-1", &[]).digest;
+        let mut other = request.clone();
+        let crate::action::Target::Program { args, .. } = &mut other.action.target else {
+            unreachable!("it is an exec")
+        };
+        args.push("--force".into());
+        assert_ne!(digest(&request), digest(&other));
+        let mut other = request.clone();
+        other.context.script = Some("#!/bin/sh\n".into());
+        assert_ne!(digest(&request), digest(&other));
+    }
 }
