@@ -139,9 +139,11 @@ fn request(state: &str) -> Value {
             "interpreter": null, "script": null, "intent": null, "labels": {}, "gaps": []
         },
         "ask": {
-            "rule": "keys", "deadline": 60000, "danger_allow_on_timeout": false, "risk": "high", "reason": null
+            "rule": "keys", "deadline": 60000, "danger_allow_on_timeout": false, "risk": "high", "reason": null,
+            "quorum": "2 of ops", "escalation": ["leads"], "danger_self_review": false
         },
-        "held_at_ms": 0, "deadline_ms": 60000, "state": state, "decision": null
+        "held_at_ms": 0, "deadline_ms": 60000, "state": state, "decision": null, "votes": [], "escalated": 0,
+        "extended": 1
     })
 }
 

@@ -21,7 +21,7 @@ use crate::request::RequestId;
 
 /// First pause after a failure, and the longest: pauses double.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(60);
+const LAST_PAUSE: Duration = Duration::from_secs(15);
 
 /// What the daemon wants.
 #[derive(Clone, Debug)]

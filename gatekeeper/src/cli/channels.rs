@@ -1,6 +1,6 @@
 //! `gatekeeper channels`: set up and try the ways to reach reviewers, without the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -28,6 +28,14 @@ enum Command {
         #[arg(long, env = "GATEKEEPER_CONFIG", value_name = "PATH", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
+    /// Print the public key with which a receiver checks what a webhook channel sends
+    Key {
+        /// Its name in the configuration
+        name: String,
+        /// The configuration
+        #[arg(long, env = "GATEKEEPER_CONFIG", value_name = "PATH", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
     /// What Slack needs
     Slack {
         #[command(subcommand)]
@@ -43,7 +51,11 @@ enum SlackCommand {
 
 pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
     match arguments.command {
-        Command::Test { name, config } => test(&name, &config, terminal),
+        Command::Test { name, config } => test(&name, &load(&config)?, terminal),
+        Command::Key { name, config } => {
+            terminal.output.line(daemon::public_key(&load(&config)?, &name).map_err(super::daemon::failure)?)?;
+            Ok(Exit::Success)
+        }
         Command::Slack { command: SlackCommand::Manifest } => {
             terminal.output.line(slack::manifest())?;
             Ok(Exit::Success)
@@ -51,10 +63,13 @@ pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit,
     }
 }
 
-fn test(name: &str, config: &std::path::Path, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let (config, _) =
-        Config::load(config, &daemon::user_id).map_err(|err| Failure::message(Exit::Configuration, err))?;
-    let message = daemon::try_channel(&config, name).map_err(super::daemon::failure)?;
+fn load(path: &Path) -> Result<Config, Failure> {
+    let loaded = Config::load(path, &daemon::user_id);
+    loaded.map(|(config, _)| config).map_err(|err| Failure::message(Exit::Configuration, err))
+}
+
+fn test(name: &str, config: &Config, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let message = daemon::try_channel(config, name).map_err(super::daemon::failure)?;
     if terminal.output.is_json() {
         terminal.output.object(&json!({ "channel": name, "message": message }))?;
     } else {

@@ -235,14 +235,7 @@ fn make(channel: &ChannelConfig, reviewers: &Directory) -> Result<Made, DaemonEr
 /// # Errors
 /// There is no such channel, or it does not work.
 pub fn try_channel(config: &Config, name: &str) -> Result<MessageId, DaemonError> {
-    let Some(channel) = config.channels.iter().find(|channel| channel.name == name) else {
-        let known: Vec<_> = config.channels.iter().map(|channel| channel.name.as_str()).collect();
-        let reason = match known.as_slice() {
-            [] => "the configuration has no [[channel]]".to_owned(),
-            known => format!("the configuration has no such channel, only {}", known.join(", ")),
-        };
-        return Err(DaemonError::Channel { name: name.to_owned(), reason });
-    };
+    let channel = configured(config, name)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -255,6 +248,31 @@ pub fn try_channel(config: &Config, name: &str) -> Result<MessageId, DaemonError
         Made::Webhook(made) => runtime.block_on(post_and_edit(&made)),
     };
     tried.map_err(|err| unusable(channel, err.to_string()))
+}
+
+/// The public key with which receivers check what a webhook channel sends.
+///
+/// # Errors
+/// There is no such channel, it is of another type, or its key cannot be read.
+pub fn public_key(config: &Config, name: &str) -> Result<String, DaemonError> {
+    let channel = configured(config, name)?;
+    match make(channel, &config.reviewers)? {
+        Made::Webhook(made) => Ok(made.public_key()),
+        Made::Matrix(_) | Made::Slack(_) | Made::Teams(_) | Made::Workflows(_) => {
+            Err(unusable(channel, format!("a channel of type {} signs nothing; webhooks do", channel.kind.name())))
+        }
+    }
+}
+
+fn configured<'a>(config: &'a Config, name: &str) -> Result<&'a ChannelConfig, DaemonError> {
+    config.channels.iter().find(|channel| channel.name == name).ok_or_else(|| {
+        let known: Vec<_> = config.channels.iter().map(|channel| channel.name.as_str()).collect();
+        let reason = match known.as_slice() {
+            [] => "the configuration has no [[channel]]".to_owned(),
+            known => format!("the configuration has no such channel, only {}", known.join(", ")),
+        };
+        DaemonError::Channel { name: name.to_owned(), reason }
+    })
 }
 
 async fn post_and_edit(channel: &impl Channel) -> Result<MessageId, Failure> {

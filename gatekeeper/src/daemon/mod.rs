@@ -15,7 +15,7 @@ mod start;
 use std::{io, path::PathBuf};
 
 pub use agents::{CgroupError, find_cgroup_root};
-pub use channels::try_channel;
+pub use channels::{public_key, try_channel};
 pub use judge::user_id;
 pub use start::run;
 

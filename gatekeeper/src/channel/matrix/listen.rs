@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_secs(30);
 const TIMELINE: u32 = 100;
 /// First pause after a failure, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(60);
+const LAST_PAUSE: Duration = Duration::from_secs(15);
 /// Cards whose request is remembered, so that each reaction need not ask for it.
 const CARDS: usize = 1_000;
 
