@@ -15,8 +15,9 @@ use super::parents;
 
 /// First pause, nanoseconds: longer than a stop takes, shorter than anybody notices.
 const FIRST_NS: u64 = 2_000_000;
-/// Longest pause.
-const LAST_NS: u64 = 1_000_000_000;
+/// Longest pause. Where several threads of a process are held, each resume runs all of them again, and those without a verdict
+/// stop the process again, maybe before the one that has a verdict came to it: with eight threads most attempts fail.
+const LAST_NS: u64 = 100_000_000;
 /// How long a task waits for its ancestors to come round: they need milliseconds, on a busy host more.
 const ANCESTORS_NS: u64 = 1_000_000_000;
 
