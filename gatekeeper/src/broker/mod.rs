@@ -88,7 +88,7 @@ pub struct Held {
     /// What the policy says.
     pub outcome: Outcome,
     /// What surrounds it, if that is known already.
-    pub context: Option<Context>,
+    pub context: Option<Box<Context>>,
     /// When the hold began, nanoseconds of `CLOCK_BOOTTIME`.
     pub since_ns: u64,
 }

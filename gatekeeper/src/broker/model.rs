@@ -151,7 +151,7 @@ fn check(moves: Vec<Move>) {
                 };
                 Input::Held(Box::new(Held {
                     supersedes: supersedes.filter(|old| *old < hold),
-                    context: with_context.then(Context::default),
+                    context: with_context.then(Box::default),
                     since_ns: now.boot_ns,
                     ..held(hold, task, act, outcome)
                 }))

@@ -7,6 +7,7 @@ use std::{
 };
 
 use gatekeeper_common::{self as abi, Refusal, TaskKey, VerdictKey};
+use rustc_hash::FxHashMap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
@@ -64,14 +65,20 @@ pub(super) struct HeldTask {
     tgid: u32,
     /// When the hold began, nanoseconds of `CLOCK_BOOTTIME`.
     since_ns: u64,
-    /// As far as they are known.
+    /// 0: unknown.
+    parent: u32,
+    /// Those above, as far as they are known.
     ancestors: Vec<u32>,
 }
 
 impl HeldTask {
-    fn family(&self, now_ns: u64) -> Family {
-        let noticed = now_ns.saturating_sub(self.since_ns) > NOTICED_NS;
-        Family { tgid: self.tgid, ancestors: self.ancestors.clone(), noticed }
+    fn is_noticed(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.since_ns) > NOTICED_NS
+    }
+
+    fn into_family(self, now_ns: u64) -> Family {
+        let noticed = self.is_noticed(now_ns);
+        Family { tgid: self.tgid, parent: self.parent, ancestors: self.ancestors, noticed }
     }
 }
 
@@ -92,7 +99,7 @@ pub(super) struct Daemon {
     pub(super) started: Instant,
     pub(super) errors: VecDeque<ErrorNote>,
     /// Tasks of the holds that the broker knows.
-    pub(super) tasks: HashMap<u64, HeldTask>,
+    pub(super) tasks: FxHashMap<u64, HeldTask>,
     pub(super) resumes: Resumes,
     pub(super) parents: Parents,
     pub(super) channels: Channels,
@@ -124,27 +131,28 @@ impl Daemon {
 
     /// Takes everything that the kernel side has written.
     pub(super) fn drain(&mut self, ring: &mut kernel::Events) {
+        let now = self.now();
         while let Some(event) = ring.take() {
             match event {
-                Ok(event) => self.kernel_event(event),
+                Ok(event) => self.kernel_event(event, now),
                 Err(err) => self.error(err.to_string()),
             }
         }
     }
 
-    fn kernel_event(&mut self, event: events::Event) {
+    fn kernel_event(&mut self, event: events::Event, now: Now) {
         match event {
-            events::Event::Held(held) => self.held(*held),
+            events::Event::Held(held) => self.held(held, now),
             events::Event::Released { hold, errno } => {
                 let effect = if errno == 0 { request::Effect::Allow } else { request::Effect::Deny { errno } };
-                self.ended(hold);
-                self.step(Input::Applied { hold, effect });
+                self.ended(hold, now);
+                self.step_at(Input::Applied { hold, effect }, now);
             }
             events::Event::Withdrawn { hold } => {
-                self.ended(hold);
-                self.step(Input::Gone { hold, why: Gone::TaskEnded });
+                self.ended(hold, now);
+                self.step_at(Input::Gone { hold, why: Gone::TaskEnded }, now);
             }
-            events::Event::Refused { refusal, hold, task, action } => {
+            events::Event::Refused { refusal, hold, task, action, agent } => {
                 let (name, reason) = refusal_text(refusal);
                 if refusal == Refusal::ARGS_CHANGED {
                     // Its hold has ended already, by the verdict that let it go on.
@@ -155,12 +163,12 @@ impl Daemon {
                     return;
                 }
                 if hold != 0 {
-                    self.ended(hold);
-                    self.step(Input::Refused { hold, errno: 1, reason: reason.to_owned() });
+                    self.ended(hold, now);
+                    self.step_at(Input::Refused { hold, errno: 1, reason: reason.to_owned() }, now);
                     return;
                 }
                 let action = action.map(|mut action| {
-                    self.name_agent(&mut action);
+                    action.agent = self.agent_name(agent.unwrap_or_default());
                     *action
                 });
                 let record = Record::Refused { task, action, refusal: name.to_owned(), reason: reason.to_owned() };
@@ -170,13 +178,11 @@ impl Daemon {
         }
     }
 
-    fn name_agent(&self, action: &mut crate::action::Action) {
-        if let Some(name) = action.agent.parse().ok().and_then(|number| self.agents.name(number)) {
-            action.agent = name.to_owned();
-        }
+    fn agent_name(&self, number: u32) -> String {
+        self.agents.name(number).unwrap_or("unknown").to_owned()
     }
 
-    fn held(&mut self, mut held: events::Held) {
+    fn held(&mut self, mut held: Box<events::Held>, now: Now) {
         if held.agent == kernel::trial::AGENT {
             return;
         }
@@ -184,19 +190,19 @@ impl Daemon {
             // The daemon asked for this record; the hold began earlier, and so does its deadline.
             held.time_ns = known.since_ns;
         }
-        let agent = self.agents.name(held.agent).unwrap_or("unknown").to_owned();
-        judge::complete(&mut held, &agent);
+        let agent = self.agent_name(held.agent);
+        judge::complete(&mut held, agent);
         if judge::may_be_script(&held) {
             // Known already, or harmless whatever runs it: no need to look into the file.
             self.remember(&held);
             self.look_into(held);
             return;
         }
-        self.judged(held, None);
+        self.judged(held, None, now);
     }
 
     /// Reads the first line of a program on a thread that may block, for as long as an agent's file system likes.
-    fn look_into(&self, held: events::Held) {
+    fn look_into(&self, held: Box<events::Held>) {
         let events = self.events.clone();
         tokio::spawn(async move {
             let (task, action) = (held.task.clone(), held.action.clone());
@@ -205,15 +211,21 @@ impl Daemon {
             // Too slow, or it failed: the interpreter is judged on its own when the kernel comes to it.
             let interpreter = interpreter.ok().and_then(Result::ok).flatten();
             // The daemon that would receive it has stopped otherwise.
-            let _ = events.send(Event::Script { held: Box::new(held), interpreter });
+            let _ = events.send(Event::Script { held, interpreter });
         });
     }
 
     /// Hands a held action to the broker, with what the policy says.
-    pub(super) fn judged(&mut self, held: events::Held, interpreter: Option<judge::ScriptInterpreter>) {
+    pub(super) fn judged(
+        &mut self,
+        held: Box<events::Held>,
+        interpreter: Option<judge::ScriptInterpreter>,
+        now: Now,
+    ) {
         let evaluation = judge::evaluate(&self.config.policy, &held.action, interpreter.as_ref());
         self.remember(&held);
-        let input = broker::Held {
+        let held = *held;
+        let input = Box::new(broker::Held {
             hold: held.hold,
             supersedes: held.supersedes,
             key: held.key,
@@ -225,17 +237,17 @@ impl Daemon {
             outcome: judge::outcome(evaluation),
             context: None,
             since_ns: held.time_ns,
-        };
+        });
         if let Some(superseded) = held.supersedes {
-            self.ended(superseded);
+            self.ended(superseded, now);
         }
-        self.step(Input::Held(Box::new(input)));
-        self.scan_ns.get_or_insert(self.now().boot_ns + SCAN_NS);
+        self.step_at(Input::Held(input), now);
+        self.scan_ns.get_or_insert(now.boot_ns + SCAN_NS);
     }
 
     fn observed(&mut self, mut held: events::Held) {
-        let agent = self.agents.name(held.agent).unwrap_or("unknown").to_owned();
-        judge::complete(&mut held, &agent);
+        let agent = self.agent_name(held.agent);
+        judge::complete(&mut held, agent);
         let evaluation = self.config.policy.evaluate(&held.action);
         let outcome = match &evaluation.outcome {
             crate::policy::Outcome::Allow => return,
@@ -252,9 +264,8 @@ impl Daemon {
     }
 
     fn remember(&mut self, held: &events::Held) {
-        let (key, tgid, since_ns) = (held.key, held.task.pid, held.time_ns);
-        let ancestors = vec![held.task.parent];
-        self.tasks.entry(held.hold).or_insert(HeldTask { key, tgid, since_ns, ancestors });
+        let (key, tgid, since_ns, parent) = (held.key, held.task.pid, held.time_ns, held.task.parent);
+        self.tasks.entry(held.hold).or_insert(HeldTask { key, tgid, since_ns, parent, ancestors: Vec::new() });
     }
 
     /// What surrounds a held action became known.
@@ -266,11 +277,10 @@ impl Daemon {
     }
 
     /// Forgets the task of a hold. Parents that stopped with it go on.
-    fn ended(&mut self, hold: u64) {
+    fn ended(&mut self, hold: u64, now: Now) {
         self.resumes.done(hold);
         if let Some(task) = self.tasks.remove(&hold) {
-            let now = self.now().boot_ns;
-            self.parents.start(task.family(now), now);
+            self.parents.start(task.into_family(now.boot_ns), now.boot_ns);
         }
     }
 
@@ -284,7 +294,10 @@ impl Daemon {
 
     /// One step of the broker, and what follows.
     pub(super) fn step(&mut self, input: Input) {
-        let now = self.now();
+        self.step_at(input, self.now());
+    }
+
+    fn step_at(&mut self, input: Input, now: Now) {
         let effects = self.broker.step(input, now);
         for effect in effects {
             self.effect(effect, now);
@@ -351,21 +364,23 @@ impl Daemon {
     fn wake(&mut self, hold: u64, key: TaskKey, now: Now) {
         let kernel = &self.kernel;
         let held = |key: &TaskKey| kernel.hold(key).ok().flatten();
-        let (family, age_ns) = match self.tasks.get(&hold) {
-            Some(task) => (task.family(now.boot_ns), now.boot_ns.saturating_sub(task.since_ns)),
+        let (tgid, parent, above, since_ns) = match self.tasks.get(&hold) {
+            Some(task) => (task.tgid, task.parent, task.ancestors.as_slice(), task.since_ns),
             None => match held(&key) {
-                Some(hold) => (Family { tgid: hold.tgid, ancestors: Vec::new(), noticed: true }, u64::MAX),
+                Some(hold) => (hold.tgid, 0, [].as_slice(), 0),
                 None => return,
             },
         };
-        let ancestors = if family.noticed {
+        let age_ns = now.boot_ns.saturating_sub(since_ns);
+        let ancestors = if age_ns > NOTICED_NS {
+            let family = Family { tgid, parent, ancestors: above.to_vec(), noticed: true };
             let is_agents = |cgroup: &str| self.is_agents(cgroup);
             parents::wake(&family, self.agents.cgroup_root(), &is_agents, &|| holding(kernel))
         } else {
             Vec::new()
         };
         let fresh = age_ns < FRESH_NS;
-        self.resumes.start(hold, key, family.tgid, ancestors, now.boot_ns, |key| {
+        self.resumes.start(hold, key, tgid, ancestors, now.boot_ns, |key| {
             fresh || held(key).is_some_and(|found| found.id == hold)
         });
     }
@@ -568,6 +583,7 @@ impl Daemon {
                     key,
                     tgid: hold.tgid,
                     since_ns: hold.since_ns,
+                    parent: 0,
                     ancestors: Vec::new(),
                 });
             } else if let Err(err) = self.kernel.forget_hold(&key) {
@@ -576,7 +592,7 @@ impl Daemon {
         }
         let gone: Vec<_> = self.tasks.keys().filter(|hold| !open.contains(hold)).copied().collect();
         for hold in gone {
-            self.ended(hold);
+            self.ended(hold, now);
         }
         let any = !open.is_empty() || self.broker.open_holds() > 0;
         self.step(Input::Scan { open, taken_ns: now.boot_ns });

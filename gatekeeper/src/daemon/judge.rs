@@ -103,8 +103,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 }
 
 /// Completes what the kernel side could not know: the agent's name, and the mount in front of a path.
-pub(super) fn complete(held: &mut Held, agent: &str) {
-    held.action.agent = agent.to_owned();
+pub(super) fn complete(held: &mut Held, agent: String) {
+    held.action.agent = agent;
     if !held.path_in_filesystem {
         return;
     }

@@ -10,6 +10,7 @@ mod core;
 mod judge;
 mod parents;
 mod resume;
+mod sources;
 mod start;
 
 use std::{io, path::PathBuf};
@@ -82,6 +83,8 @@ enum Event {
     Reload,
     /// SIGTERM or SIGINT.
     Stop(&'static str),
+    /// What events come from does not work any more: what cannot be done, and why.
+    Broken(&'static str, io::Error),
 }
 
 /// Seconds in which a held program's first line must have been read.

@@ -11,6 +11,7 @@ use std::{
     path::Path,
 };
 
+use rustc_hash::FxHashSet;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::judge;
@@ -27,7 +28,9 @@ const DEPTH: usize = 64;
 pub(super) struct Family {
     /// The process that was held.
     pub(super) tgid: u32,
-    /// Ancestors that were known while it was held: some may outlive those between them and the process.
+    /// Its parent; 0: unknown.
+    pub(super) parent: u32,
+    /// Those above that were known while it was held: some may outlive those between them and the process.
     pub(super) ancestors: Vec<u32>,
     /// Whether the hold was long enough to be noticed.
     pub(super) noticed: bool,
@@ -38,7 +41,7 @@ pub(super) struct Family {
 pub(super) struct Parents {
     due: BTreeMap<u64, Vec<(Family, usize)>>,
     /// Processes for which a look after short holds is due already: one is enough for all of them.
-    short: HashSet<u32>,
+    short: FxHashSet<u32>,
 }
 
 impl Parents {
@@ -93,7 +96,7 @@ pub(super) fn wake(
     let mut groups = HashSet::new();
     let mut ancestors = Vec::new();
     let mut stopped = HashSet::new();
-    for start in std::iter::once(family.tgid).chain(family.ancestors.iter().copied()) {
+    for start in [family.tgid, family.parent].into_iter().chain(family.ancestors.iter().copied()) {
         let mut pid = start;
         while pid > 1 && seen.len() < DEPTH && seen.insert(pid) {
             let Some(stat) = Stat::of(pid) else { break };
@@ -177,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_hold_that_nobody_can_have_noticed_is_looked_after_once() {
-        let family = |noticed| Family { tgid: u32::MAX, ancestors: Vec::new(), noticed };
+        let family = |noticed| Family { tgid: u32::MAX, parent: 0, ancestors: Vec::new(), noticed };
         let mut parents = Parents::default();
         parents.start(family(false), 0);
         parents.look(LOOKS_NS[0], Path::new("/"), |_| false, HashSet::new);

@@ -6,9 +6,10 @@
 //! Where ancestors had stopped with the task (`parents`), they come first: sudo sends SIGCONT to its command itself once it
 //! runs again, and takes it for a failure to find the command gone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 use gatekeeper_common::TaskKey;
+use rustc_hash::FxHashMap;
 use rustix::process::{Pid, Signal};
 
 use super::parents;
@@ -22,7 +23,7 @@ const LAST_NS: u64 = 100_000_000;
 const ANCESTORS_NS: u64 = 1_000_000_000;
 
 /// A task that is to run again.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Waiting {
     key: TaskKey,
     tgid: u32,
@@ -37,8 +38,10 @@ struct Waiting {
 /// All tasks that are to run again, by hold.
 #[derive(Debug, Default)]
 pub(super) struct Resumes {
-    waiting: HashMap<u64, Waiting>,
-    times: BTreeMap<(u64, u64), ()>,
+    waiting: FxHashMap<u64, Waiting>,
+    /// When to look after which hold. A time that its hold does not have any more means nothing: nearly all holds are gone
+    /// before their first time comes, and finding each time to remove it would cost more than passing over it then.
+    times: BinaryHeap<Reverse<(u64, u64)>>,
 }
 
 impl Resumes {
@@ -63,34 +66,32 @@ impl Resumes {
     }
 
     fn schedule(&mut self, hold: u64, waiting: Waiting) {
-        self.times.insert((waiting.at_ns, hold), ());
+        self.times.push(Reverse((waiting.at_ns, hold)));
         self.waiting.insert(hold, waiting);
     }
 
     /// The verdict was applied, or the task is gone.
     pub(super) fn done(&mut self, hold: u64) {
-        if let Some(waiting) = self.waiting.remove(&hold) {
-            self.times.remove(&(waiting.at_ns, hold));
-        }
+        self.waiting.remove(&hold);
     }
 
-    /// When to call [`Self::due`] next.
+    /// When to call [`Self::due`] next; maybe sooner than needed.
     pub(super) fn next_ns(&self) -> Option<u64> {
-        self.times.first_key_value().map(|((at, _), ())| *at)
+        self.times.peek().map(|Reverse((at_ns, _))| *at_ns)
     }
 
     /// Resumes again what is due. Returns holds that the kernel side does not have any more.
     pub(super) fn due(&mut self, now_ns: u64, is_held: impl Fn(&TaskKey) -> bool) -> Vec<u64> {
         let mut gone = Vec::new();
-        while let Some(((at, hold), ())) = self.times.first_key_value().map(|(key, value)| (*key, *value)) {
-            if at > now_ns {
-                break;
-            }
-            let Some(mut waiting) = self.waiting.get(&hold).cloned() else {
-                self.times.remove(&(at, hold));
+        while let Some(&Reverse((at_ns, hold))) = self.times.peek()
+            && at_ns <= now_ns
+        {
+            self.times.pop();
+            let Some(mut waiting) = self.waiting.remove(&hold) else { continue };
+            if waiting.at_ns != at_ns {
+                self.waiting.insert(hold, waiting);
                 continue;
-            };
-            self.done(hold);
+            }
             if !is_held(&waiting.key) {
                 gone.push(hold);
                 continue;

@@ -2,19 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, RwLock},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    signal::unix::{SignalKind, signal},
-    sync::{broadcast, mpsc, oneshot},
-};
+use rustc_hash::FxHashMap;
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
     DaemonError, Event, Options, agents,
@@ -24,6 +17,7 @@ use super::{
     judge,
     parents::Parents,
     resume::Resumes,
+    sources::{self, Alarm, Sources},
 };
 use crate::{
     broker::{Broker, Input},
@@ -124,7 +118,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     trial::make_cgroup(&cgroup_root)?;
     let agents = Agents::new(cgroup_root.clone(), &config)?;
 
-    let (events, mut incoming) = mpsc::unbounded_channel();
+    let (events, incoming) = mpsc::unbounded_channel();
     let contexts = events.clone();
     let gatherer = Gatherer::new(move |hold, context| {
         // The daemon has stopped otherwise.
@@ -149,7 +143,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
         changes: broadcast::channel(CHANGES).0,
         started: Instant::now(),
         errors: VecDeque::new(),
-        tasks: HashMap::new(),
+        tasks: FxHashMap::default(),
         resumes: Resumes::default(),
         parents: Parents::default(),
         deciders: HashMap::new(),
@@ -184,8 +178,8 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
     daemon.settle();
 
     let (stop_server, stopped) = oneshot::channel::<()>();
-    let (calls, mut call) = mpsc::channel(CALLS);
-    let (refusals, mut refused) = mpsc::channel(CALLS);
+    let (calls, call) = mpsc::channel(CALLS);
+    let (refusals, refused) = mpsc::channel(CALLS);
     let inside: Arc<AgentScope> = Arc::new(move |_, ids: &[u64]| {
         let roots = scope.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         ids.iter().any(|id| roots.contains(id))
@@ -195,65 +189,35 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
         let _ = stopped.await;
     }));
 
-    let mut terminate = signal(SignalKind::terminate()).map_err(|err| DaemonError::System("take signals", err))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|err| DaemonError::System("take signals", err))?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(|err| DaemonError::System("take signals", err))?;
     let watch = daemon.agents.watch().map_err(|err| DaemonError::System("watch cgroups", err))?;
-    let watch = readable(watch).map_err(|err| DaemonError::System("watch cgroups", err))?;
-    let mut ring = readable(ring).map_err(|err| DaemonError::System("watch the ring buffer", err))?;
-    let mut kernel_log = match kernel_log {
-        Some(log) => Some(readable(log).map_err(|err| DaemonError::System("watch the kernel side's log", err))?),
-        None => None,
-    };
-    let mut alarm = Alarm::new().map_err(|err| DaemonError::System("make a timer", err))?;
+    let mut sources = Sources::new(ring, incoming, call, refused)?;
+    sources::signals(&daemon.events)?;
+    sources::cgroups(watch, &daemon.events)?;
+    if let Some(log) = kernel_log {
+        sources::kernel_log(log)?;
+    }
+    let mut alarm = Alarm::new(&daemon.events)?;
     undo.bpf = None;
     tell_systemd(&daemon);
 
     let reason = loop {
-        alarm.set(daemon.next_ns()).map_err(|err| DaemonError::System("set a timer", err))?;
-        let event = tokio::select! {
-            biased;
-            _ = terminate.recv() => Event::Stop("SIGTERM"),
-            _ = interrupt.recv() => Event::Stop("SIGINT"),
-            guard = ring.readable_mut() => {
-                match guard {
-                    Ok(mut guard) => {
-                        guard.clear_ready();
-                        Event::Kernel
-                    }
-                    Err(err) => return Err(DaemonError::System("wait for the ring buffer", err)),
-                }
-            }
-            Some(event) = incoming.recv() => event,
-            Some(call) = call.recv() => Event::Call(call),
-            Some(refused) = refused.recv() => Event::Refused(refused),
-            _ = hang_up.recv() => Event::Reload,
-            guard = watch.readable() => {
-                match guard {
-                    Ok(mut guard) => {
-                        guard.clear_ready();
-                        Event::Cgroups
-                    }
-                    Err(err) => return Err(DaemonError::System("wait for cgroups", err)),
-                }
-            }
-            () = flush(kernel_log.as_mut()) => continue,
-            fired = alarm.fired() => {
-                fired.map_err(|err| DaemonError::System("wait for a timer", err))?;
-                Event::Timer
-            }
-        };
+        alarm.set(daemon.next_ns())?;
+        let event = sources.next().await?;
         match event {
-            Event::Kernel => daemon.drain(ring.get_mut()),
+            Event::Kernel => daemon.drain(sources.ring()),
             Event::Call(incoming) => daemon.call(incoming),
             Event::Refused(refused) => daemon.refused_caller(&refused),
             Event::Context { hold, context } => daemon.context(hold, context),
-            Event::Script { held, interpreter } => daemon.judged(*held, interpreter),
+            Event::Script { held, interpreter } => {
+                let now = daemon.now();
+                daemon.judged(held, interpreter, now);
+            }
             Event::Channel { number, event } => daemon.channel(number, event),
             Event::Cgroups => daemon.cgroups_changed(),
             Event::Timer => {
                 // Applied verdicts wake nobody; what they end need not be done again.
-                daemon.drain(ring.get_mut());
+                alarm.fired();
+                daemon.drain(sources.ring());
                 daemon.tick();
             }
             Event::Reload => {
@@ -262,25 +226,18 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
                 tell_systemd(&daemon);
             }
             Event::Stop(reason) => break reason,
+            Event::Broken(what, err) => return Err(DaemonError::System(what, err)),
         }
         daemon.settle();
         if daemon.stopping {
             break "detached";
         }
     };
-    drop(watch);
-    finish(daemon, ring.get_mut(), reason);
+    finish(daemon, sources.ring(), reason);
     // The server takes its last answers out, then removes its socket.
     drop(stop_server);
     let _ = serving.await;
     Ok(())
-}
-
-/// Waits for a descriptor to become readable.
-fn readable<T: AsRawFd>(inner: T) -> std::io::Result<AsyncFd<T>> {
-    // SAFETY: the descriptors given (an owned one, and that of a ring buffer's map) belong to `inner`, which neither
-    // closes nor changes them while it lives, and it lives inside the result.
-    unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) }.map_err(Into::into)
 }
 
 /// Takes the kernel side back out of the kernel, unless it is told not to.
@@ -295,56 +252,6 @@ impl Drop for Undo {
         {
             tracing::error!("the kernel side stays although the daemon does not start: {}", chain(&err));
         }
-    }
-}
-
-/// Writes what the kernel side has logged; never ends where there is no such log.
-async fn flush(log: Option<&mut AsyncFd<kernel::KernelLog>>) {
-    let Some(log) = log else { return std::future::pending().await };
-    if let Ok(mut guard) = log.readable_mut().await {
-        guard.get_inner_mut().flush();
-        guard.clear_ready();
-    }
-}
-
-/// The loop's only timer. It is set anew only when it has to fire sooner: most of what it is set for (tasks that are to
-/// be resumed once more) is done long before, and setting a timer for each would cost more than one needless firing.
-struct Alarm {
-    timer: AsyncFd<OwnedFd>,
-    set_ns: Option<u64>,
-}
-
-impl Alarm {
-    fn new() -> std::io::Result<Self> {
-        let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        Ok(Self { timer: readable(timer)?, set_ns: None })
-    }
-
-    /// Fires at this time of `CLOCK_BOOTTIME` in nanoseconds, or before.
-    fn set(&mut self, at_ns: Option<u64>) -> std::io::Result<()> {
-        let Some(at_ns) = at_ns else { return Ok(()) };
-        if self.set_ns.is_some_and(|set_ns| set_ns <= at_ns) {
-            return Ok(());
-        }
-        let time = Duration::from_nanos(at_ns.max(1));
-        let value = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: i64::from(time.subsec_nanos()) };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &once)?;
-        self.set_ns = Some(at_ns);
-        Ok(())
-    }
-
-    async fn fired(&mut self) -> std::io::Result<()> {
-        let mut guard = self.timer.readable().await?;
-        let mut count = [0; 8];
-        match rustix::io::read(guard.get_inner(), &mut count) {
-            // Not yet, after all.
-            Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
-            Err(err) => return Err(err.into()),
-        }
-        guard.clear_ready();
-        self.set_ns = None;
-        Ok(())
     }
 }
 

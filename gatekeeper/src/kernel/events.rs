@@ -33,8 +33,10 @@ pub enum Event {
         hold: u64,
         /// Who acted.
         task: Task,
-        /// What, as far as it could be read.
+        /// What, as far as it could be read; the agent's name is missing.
         action: Option<Box<Action>>,
+        /// Number of the agent, if the action could be read.
+        agent: Option<u32>,
     },
     /// The task ended, or went on to another action.
     Withdrawn {
@@ -62,7 +64,7 @@ pub struct Held {
     pub time_ns: u64,
     /// Who acts.
     pub task: Task,
-    /// What waits. The agent's name is still its number.
+    /// What waits. The agent's name is missing: only its number is known here.
     pub action: Action,
     /// Number of the agent.
     pub agent: u32,
@@ -119,13 +121,17 @@ pub fn decode(record: &[u8]) -> Result<Event, BadEvent> {
     match header.kind {
         EventKind::RELEASED => Ok(Event::Released { hold: header.hold, errno: header.reason }),
         EventKind::WITHDRAWN => Ok(Event::Withdrawn { hold: header.hold }),
-        EventKind::REFUSED => Ok(Event::Refused {
-            refusal: Refusal(header.reason),
-            hold: header.hold,
-            task: task(&header),
+        EventKind::REFUSED => {
             // It may have been refused for what could not be read.
-            action: held(&header, &mut fields).ok().map(|held| Box::new(held.action)),
-        }),
+            let held = held(&header, &mut fields).ok();
+            Ok(Event::Refused {
+                refusal: Refusal(header.reason),
+                hold: header.hold,
+                task: task(&header),
+                agent: held.as_ref().map(|held| held.agent),
+                action: held.map(|held| Box::new(held.action)),
+            })
+        }
         EventKind::HELD => held(&header, &mut fields).map(|held| Event::Held(Box::new(held))),
         EventKind::OBSERVED => held(&header, &mut fields).map(|held| Event::Observed(Box::new(held))),
         EventKind(number) => Err(BadEvent::Unknown { what: "kind", number }),
@@ -146,6 +152,17 @@ fn task(header: &EventHeader) -> Task {
         login_uid: known(header.login_uid),
         session: known(header.session),
     }
+}
+
+/// 32 digits. Not by the standard library's formatting, which takes ten times as long, for each action that waits.
+fn hexadecimal(digest: Digest) -> String {
+    let mut digits = [0; 32];
+    for (half, digits) in [digest.low, digest.high].into_iter().zip(digits.chunks_exact_mut(16)) {
+        for (digit, shift) in digits.iter_mut().zip((0..64).step_by(4).rev()) {
+            *digit = b"0123456789abcdef"[(half >> shift & 0xf) as usize];
+        }
+    }
+    String::from_utf8_lossy(&digits).into_owned()
 }
 
 /// Strings that each end in NUL.
@@ -200,13 +217,13 @@ fn held(header: &EventHeader, fields: &mut Fields<'_>) -> Result<Held, BadEvent>
         task: task(header),
         action: Action {
             kind,
-            agent: raw.agent.to_string(),
+            agent: String::new(),
             uid: raw.uid,
             gid: raw.gid,
             target,
             object: Object::from_raw(raw.object),
             foreign_mount: raw.flags & abi::ACTION_FOREIGN_MOUNT != 0,
-            digest: format!("{:016x}{:016x}", header.digest.low, header.digest.high),
+            digest: hexadecimal(header.digest),
         },
         agent: raw.agent,
         path_in_filesystem: raw.flags & abi::ACTION_PATH_IN_FILESYSTEM != 0,
@@ -298,6 +315,12 @@ mod tests {
         assert_eq!(args, &["ls".into(), "-l".into(), "".into()]);
         assert_eq!((held.task.comm.clone(), held.task.login_uid, held.task.session), ("bash".into(), None, Some(4)));
         assert_eq!(held.action.object.map(|object| object.ino), Some(7));
+    }
+
+    #[test]
+    fn a_digest_is_written_in_hexadecimal() {
+        let digest = Digest { low: 0x0123_4567_89ab_cdef, high: 0xf };
+        assert_eq!(hexadecimal(digest), format!("{:016x}{:016x}", digest.low, digest.high));
     }
 
     #[test]

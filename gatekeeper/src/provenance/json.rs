@@ -22,22 +22,7 @@ impl Json<'_> {
     }
 
     pub(super) fn number(&mut self, number: impl Into<u64>) -> &mut Self {
-        let mut number = number.into();
-        let mut digits = [0; 20];
-        let mut at = digits.len();
-        // Two at a time: nearly all numbers here are times of 13 to 19 digits, and dividing is what costs.
-        while number >= 10 {
-            let pair = (number % 100) as u8;
-            number /= 100;
-            at -= 2;
-            digits[at] = b'0' + pair / 10;
-            digits[at + 1] = b'0' + pair % 10;
-        }
-        if number > 0 || at == digits.len() {
-            at -= 1;
-            digits[at] = b'0' + number as u8;
-        }
-        self.0.extend_from_slice(&digits[at..]);
+        self.0.extend_from_slice(itoa::Buffer::new().format(number.into()).as_bytes());
         self
     }
 

@@ -8,6 +8,8 @@ use std::{
 };
 
 use gatekeeper_common::{TaskKey, sip::Digest};
+// Its keys are the kernel side's numbers and digests, which no agent can choose.
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     Change, Effect, Gone, Health, Held, Input, Interpreter, Now, Outcome, Record, Restored, Settled, StoreVerdict,
@@ -40,12 +42,11 @@ const ENDED_HOLDS: usize = 16_384;
 const EPERM: u16 = 1;
 
 /// What makes two holds the same act of the same task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Act {
     key: TaskKey,
     stage: u16,
-    /// A [`Digest`], which has no order.
-    digest: (u64, u64),
+    digest: Digest,
 }
 
 /// How far an open hold has come.
@@ -94,23 +95,23 @@ fn failing(effect: request::Effect) -> request::Effect {
 #[derive(Debug)]
 pub struct Broker {
     nonce: u64,
-    open: BTreeMap<u64, Open>,
+    open: FxHashMap<u64, Open>,
     /// Open holds by the name of their request.
-    requests: BTreeMap<RequestId, u64>,
+    requests: FxHashMap<RequestId, u64>,
     /// Open holds by what waits.
-    acts: BTreeMap<Act, u64>,
+    acts: FxHashMap<Act, u64>,
     /// Pending holds by deadline.
     deadlines: BTreeSet<(u64, u64)>,
     /// Pending holds by the next reminder.
     reminders: BTreeSet<(u64, u64)>,
-    /// Holds whose decision is not durable, by its ticket.
-    undurable: BTreeMap<Ticket, u64>,
+    /// Holds whose decision is not durable, in the order of its tickets.
+    undurable: VecDeque<(Ticket, u64)>,
     next_ticket: u64,
     restored: BTreeMap<u64, Restored>,
     recent: VecDeque<Arc<Request>>,
     recent_by_id: BTreeMap<RequestId, Arc<Request>>,
     ended: VecDeque<u64>,
-    ended_set: BTreeSet<u64>,
+    ended_set: FxHashSet<u64>,
     log_error: Option<String>,
     timer_ns: Option<u64>,
 }
@@ -120,18 +121,18 @@ impl Broker {
     pub fn new(nonce: u64) -> Self {
         Self {
             nonce,
-            open: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            acts: BTreeMap::new(),
+            open: FxHashMap::default(),
+            requests: FxHashMap::default(),
+            acts: FxHashMap::default(),
             deadlines: BTreeSet::new(),
             reminders: BTreeSet::new(),
-            undurable: BTreeMap::new(),
+            undurable: VecDeque::new(),
             next_ticket: 1,
             restored: BTreeMap::new(),
             recent: VecDeque::new(),
             recent_by_id: BTreeMap::new(),
             ended: VecDeque::new(),
-            ended_set: BTreeSet::new(),
+            ended_set: FxHashSet::default(),
             log_error: None,
             timer_ns: None,
         }
@@ -147,7 +148,7 @@ impl Broker {
             Input::Adopt(holds) => {
                 self.restored.extend(holds.into_iter().map(|restored| (restored.hold, restored)));
             }
-            Input::Held(held) => self.held(*held, now, &mut effects),
+            Input::Held(held) => self.held(held, now, &mut effects),
             Input::Context { hold, context } => self.context(hold, *context, &mut effects),
             Input::Decide { reply_to, id, decision, groups } => {
                 let reply = self.decide(id, decision, groups, &mut effects);
@@ -186,7 +187,9 @@ impl Broker {
 
     /// Requests that have not ended, oldest hold first. Those that are decided, but not applied yet, are among them.
     pub fn open_requests(&self) -> impl Iterator<Item = &Arc<Request>> {
-        self.open.values().filter_map(|open| open.request.as_ref())
+        let mut requests: Vec<_> = self.open.values().filter_map(|open| open.request.as_ref()).collect();
+        requests.sort_unstable_by_key(|request| request.hold);
+        requests.into_iter()
     }
 
     /// A request, if it has not ended or not long ago.
@@ -223,11 +226,11 @@ impl Broker {
         Health { log_error: self.log_error.clone(), undurable: self.undurable.len() }
     }
 
-    fn held(&mut self, held: Held, now: Now, effects: &mut Vec<Effect>) {
+    fn held(&mut self, held: Box<Held>, now: Now, effects: &mut Vec<Effect>) {
         if self.open.contains_key(&held.hold) || self.ended_set.contains(&held.hold) {
             return;
         }
-        let act = Act { key: held.key, stage: held.stage, digest: (held.digest.low, held.digest.high) };
+        let act = Act { key: held.key, stage: held.stage, digest: held.digest };
         let earlier = self.acts.get(&act).copied();
         let takes_over = earlier.is_some_and(|earlier| {
             matches!(held.outcome, Outcome::Ask(_))
@@ -269,7 +272,16 @@ impl Broker {
     }
 
     /// Makes a request of a hold.
-    fn ask(&mut self, held: Held, act: Act, ask: Ask, restored: Option<Restored>, now: Now, effects: &mut Vec<Effect>) {
+    fn ask(
+        &mut self,
+        held: Box<Held>,
+        act: Act,
+        ask: Ask,
+        restored: Option<Restored>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        let held = *held;
         let is_restored = restored.is_some();
         let waited_ms = now.boot_ns.saturating_sub(held.since_ns) / 1_000_000;
         let held_at_ms = now.wall_ms.saturating_sub(waited_ms);
@@ -293,7 +305,7 @@ impl Broker {
             hold: held.hold,
             task: held.task,
             action: held.action,
-            context: held.context.unwrap_or_default(),
+            context: held.context.map_or_else(request::Context::default, |context| *context),
             ask,
             held_at_ms,
             deadline_ms,
@@ -348,7 +360,7 @@ impl Broker {
     #[expect(clippy::too_many_arguments, reason = "all of it is one hold; a struct would exist for this call only")]
     fn settle(
         &mut self,
-        held: Held,
+        held: Box<Held>,
         act: Act,
         effect: request::Effect,
         by: Decider,
@@ -377,7 +389,7 @@ impl Broker {
         );
         if let Some(ticket) = ticket {
             let decision = Decision { effect, by, reason: None, at_ms: now.wall_ms };
-            let Held { hold, task, action, stage, .. } = held;
+            let Held { hold, task, action, stage, .. } = *held;
             let record = Record::Settled(Box::new(Settled { hold, task, action, stage, decision }));
             effects.push(Effect::Append { ticket: Some(ticket), record });
         } else {
@@ -386,7 +398,7 @@ impl Broker {
     }
 
     /// The same task waits for the same thing under another number: the request goes on.
-    fn take_over(&mut self, earlier: u64, held: Held, effects: &mut Vec<Effect>) {
+    fn take_over(&mut self, earlier: u64, held: Box<Held>, effects: &mut Vec<Effect>) {
         let Some(mut open) = self.open.remove(&earlier) else { return };
         let hold = held.hold;
         if let Some((at_ns, _)) = open.reminder {
@@ -473,11 +485,7 @@ impl Broker {
     }
 
     fn logged(&mut self, through: Ticket, now: Now, effects: &mut Vec<Effect>) {
-        while let Some(first) = self.undurable.first_entry() {
-            if *first.key() > through {
-                break;
-            }
-            let hold = first.remove();
+        while let Some((_, hold)) = self.undurable.pop_front_if(|(ticket, _)| *ticket <= through) {
             self.store(hold, now, effects);
             if let Some(open) = self.open.get(&hold)
                 && let (Some(id), Some(effect)) = (open.id(), open.effect)
@@ -495,12 +503,12 @@ impl Broker {
         let Some(open) = self.open.get_mut(&hold) else { return };
         let Some(effect) = open.effect else { return };
         open.progress = Progress::Stored(now.boot_ns);
-        let Act { key, stage, digest: (low, high) } = open.act;
+        let Act { key, stage, digest } = open.act;
         effects.push(Effect::StoreVerdict(StoreVerdict {
             hold,
             key,
             stage,
-            digest: Digest { low, high },
+            digest,
             effect,
             interpreter: open.interpreter,
             expires_ns: now.boot_ns.saturating_add(VERDICT_LIFETIME_NS),
@@ -611,7 +619,7 @@ impl Broker {
         let Some(open) = self.open.remove(&hold) else { return };
         self.deadlines.remove(&(open.deadline_ns, hold));
         if let Progress::Undurable(ticket) = open.progress {
-            self.undurable.remove(&ticket);
+            self.undurable.retain(|(other, _)| *other != ticket);
         }
         if self.acts.get(&open.act) == Some(&hold) {
             self.acts.remove(&open.act);
@@ -647,6 +655,9 @@ impl Broker {
                 unapplied.push(hold);
             }
         }
+        // In the order in which they began, as everything else is told.
+        gone.sort_unstable_by_key(|(hold, _)| *hold);
+        unapplied.sort_unstable();
         for (hold, progress) in gone {
             match progress {
                 // Stored after the scan began: it may have been applied since, and its event is on the way.
@@ -674,7 +685,7 @@ impl Broker {
     fn ticket(&mut self, hold: u64) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.undurable.insert(ticket, hold);
+        self.undurable.push_back((ticket, hold));
         ticket
     }
 
