@@ -516,7 +516,7 @@ impl Daemon {
     }
 
     /// When the loop has to wake up by itself.
-    pub(super) fn next_ns(&self) -> Option<u64> {
+    pub(super) fn next_ns(&mut self) -> Option<u64> {
         [self.deadline_ns, self.scan_ns, self.log_retry_ns, self.resumes.next_ns(), self.parents.next_ns()]
             .into_iter()
             .flatten()

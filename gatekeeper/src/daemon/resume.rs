@@ -40,7 +40,7 @@ struct Waiting {
 pub(super) struct Resumes {
     waiting: FxHashMap<u64, Waiting>,
     /// When to look after which hold. A time that its hold does not have any more means nothing: nearly all holds are gone
-    /// before their first time comes, and finding each time to remove it would cost more than passing over it then.
+    /// before their first time comes, and to find each of these times costs more than to drop it once it is the first.
     times: BinaryHeap<Reverse<(u64, u64)>>,
 }
 
@@ -75,23 +75,29 @@ impl Resumes {
         self.waiting.remove(&hold);
     }
 
-    /// When to call [`Self::due`] next; maybe sooner than needed.
-    pub(super) fn next_ns(&self) -> Option<u64> {
-        self.times.peek().map(|Reverse((at_ns, _))| *at_ns)
+    /// When to call [`Self::due`] next.
+    pub(super) fn next_ns(&mut self) -> Option<u64> {
+        self.first().map(|(at_ns, _)| at_ns)
+    }
+
+    /// The first time that means something, and its hold.
+    fn first(&mut self) -> Option<(u64, u64)> {
+        loop {
+            let &Reverse((at_ns, hold)) = self.times.peek()?;
+            if self.waiting.get(&hold).is_some_and(|waiting| waiting.at_ns == at_ns) {
+                return Some((at_ns, hold));
+            }
+            self.times.pop();
+        }
     }
 
     /// Resumes again what is due. Returns holds that the kernel side does not have any more.
     pub(super) fn due(&mut self, now_ns: u64, is_held: impl Fn(&TaskKey) -> bool) -> Vec<u64> {
         let mut gone = Vec::new();
-        while let Some(&Reverse((at_ns, hold))) = self.times.peek()
+        while let Some((at_ns, hold)) = self.first()
             && at_ns <= now_ns
+            && let Some(mut waiting) = self.waiting.remove(&hold)
         {
-            self.times.pop();
-            let Some(mut waiting) = self.waiting.remove(&hold) else { continue };
-            if waiting.at_ns != at_ns {
-                self.waiting.insert(hold, waiting);
-                continue;
-            }
             if !is_held(&waiting.key) {
                 gone.push(hold);
                 continue;

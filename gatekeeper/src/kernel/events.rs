@@ -156,13 +156,13 @@ fn task(header: &EventHeader) -> Task {
 
 /// 32 digits. Not by the standard library's formatting, which takes ten times as long, for each action that waits.
 fn hexadecimal(digest: Digest) -> String {
-    let mut digits = [0; 32];
-    for (half, digits) in [digest.low, digest.high].into_iter().zip(digits.chunks_exact_mut(16)) {
-        for (digit, shift) in digits.iter_mut().zip((0..64).step_by(4).rev()) {
-            *digit = b"0123456789abcdef"[(half >> shift & 0xf) as usize];
-        }
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let bytes = (u128::from(digest.low) << 64 | u128::from(digest.high)).to_be_bytes();
+    let mut digits = Vec::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        digits.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
     }
-    String::from_utf8_lossy(&digits).into_owned()
+    String::from_utf8(digits).unwrap_or_default()
 }
 
 /// Strings that each end in NUL.
