@@ -10,8 +10,11 @@ use std::{
     os::unix::{fs::PermissionsExt as _, net::UnixListener, net::UnixStream, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::mpsc,
     thread,
 };
+
+use gatekeeper_tests::ssh_key::{SshKey, accepts};
 
 use serde_json::{Value, json};
 
@@ -91,6 +94,24 @@ impl Server {
         Self::new(frame(&json!({ "version": 1, "error": error })))
     }
 
+    /// Answers one line after another with these replies, over however many connections, and tells the calls.
+    fn telling(replies: Vec<Value>) -> (Self, mpsc::Receiver<Value>) {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("socket")).unwrap();
+        let (sender, calls) = mpsc::channel();
+        thread::spawn(move || {
+            let mut replies = replies.into_iter();
+            for stream in listener.incoming().map_while(Result::ok) {
+                for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+                    let Some(reply) = replies.next() else { return };
+                    let _ = sender.send(serde_json::from_str::<Value>(&line).unwrap()["call"].take());
+                    let _ = (&stream).write_all(&frame(&json!({ "version": 1, "reply": reply })));
+                }
+            }
+        });
+        (Self { directory }, calls)
+    }
+
     fn path(&self) -> PathBuf {
         self.directory.path().join("socket")
     }
@@ -140,7 +161,8 @@ fn request(state: &str) -> Value {
         },
         "ask": {
             "rule": "keys", "deadline": 60000, "danger_allow_on_timeout": false, "risk": "high", "reason": null,
-            "quorum": "2 of ops", "escalation": ["leads"], "danger_self_review": false
+            "quorum": "2 of ops", "escalation": ["leads"], "danger_self_review": false,
+            "comment": "typed_deny", "second_factor": false
         },
         "held_at_ms": 0, "deadline_ms": 60000, "state": state, "decision": null, "votes": [], "escalated": 0,
         "extended": 1
@@ -176,7 +198,7 @@ fn unknown_words_are_named() {
 #[test]
 fn ids_that_are_none_are_named() {
     let expected = "expected 8 letters and digits such as AB12-CD34, see `gatekeeper pending`";
-    for command in ["show", "approve"] {
+    for command in ["show", "approve", "escalate", "extend", "stop"] {
         is_misused(&[command], "the following required arguments were not provided: <ID>");
         for id in ["hello!", "AB12", "AB12-CD345", "AB12-CDU4", ""] {
             let message = format!("invalid value '{id}' for '<ID>': {id:?} is no request id: {expected}");
@@ -187,10 +209,17 @@ fn ids_that_are_none_are_named() {
 
 #[test]
 fn a_denial_needs_a_reason_that_says_something() {
-    is_misused(&["deny", "AB12-CD34"], "the following required arguments were not provided: --reason <TEXT>");
     let empty = "invalid value ' ' for '--reason <TEXT>': a reason cannot be empty";
     is_misused(&["deny", "AB12-CD34", "--reason", " "], empty);
     is_misused(&["approve", "AB12-CD34", "--reason", " "], empty);
+    is_misused(&["stop", "AB12-CD34", "--reason", " "], empty);
+    // Whether one has to be given is for the rule to say.
+    for command in ["deny", "stop"] {
+        let server =
+            Server::failing("incomplete", "a denial needs a reason", Some("`gatekeeper deny ID --reason WHY`"));
+        let message = "a denial needs a reason; `gatekeeper deny ID --reason WHY`";
+        fails(&mut server.run(&[command, "AB12-CD34"]), 10, message);
+    }
     let long = "x".repeat(4097);
     let message = format!("invalid value '{long}' for '--reason <TEXT>': a reason cannot be longer than 4096 bytes");
     is_misused(&["deny", "AB12-CD34", "--reason", &long], &message);
@@ -241,7 +270,11 @@ const CALLS: &[&[&str]] = &[
     &["pending", "--watch"],
     &["show", "AB12-CD34"],
     &["approve", "ab12cd34"],
+    &["approve", "ab12cd34", "--key", "/no/such/key"],
     &["deny", "AB12-CD34", "--reason", "no"],
+    &["stop", "AB12-CD34", "--reason", "no"],
+    &["escalate", "AB12-CD34"],
+    &["extend", "AB12-CD34"],
     &["reload"],
     &["detach"],
 ];
@@ -382,6 +415,8 @@ fn each_refusal_has_its_status() {
         ("too_slow", 5),
         ("no_such_request", 7),
         ("already_decided", 8),
+        ("no_more", 1),
+        ("incomplete", 10),
         ("no_such_agent", 1),
         ("invalid", 2),
         ("holds_open", 1),
@@ -415,6 +450,9 @@ fn a_request_that_ended_otherwise_is_not_called_approved() {
     let server = Server::replying(request_reply("released"));
     let message = "request AB12-CD34 was not denied: it is released";
     fails(&mut server.run(&["deny", "AB12-CD34", "--reason", "no"]), 8, message);
+    fails(&mut server.run(&["stop", "AB12-CD34", "--reason", "no"]), 8, message);
+    fails(&mut server.run(&["extend", "AB12-CD34"]), 8, "request AB12-CD34 was not extended: it is released");
+    fails(&mut server.run(&["escalate", "AB12-CD34"]), 8, "request AB12-CD34 was not escalated: it is released");
 }
 
 #[test]
@@ -517,10 +555,86 @@ fn decisions_are_told_with_what_they_are_about() {
     let server = Server::replying(request_reply("denied"));
     let expected = "denied AB12-CD34, it failed: unlink \"/etc/\\x1bkeys\"\n";
     says(&mut server.run(&["deny", "AB12-CD34", "--reason", "no"]), expected);
+    let expected = "denied AB12-CD34, it failed and its agent was stopped: unlink \"/etc/\\x1bkeys\"\n";
+    says(&mut server.run(&["stop", "AB12-CD34", "--reason", "no"]), expected);
+    let server = Server::replying(request_reply("pending"));
+    let expected = "escalated AB12-CD34, now 2 of ops can approve: unlink \"/etc/\\x1bkeys\"\n";
+    says(&mut server.run(&["escalate", "AB12-CD34"]), expected);
+    let expected = "extended AB12-CD34, it waits until 1970-01-01T00:01:00Z: unlink \"/etc/\\x1bkeys\"\n";
+    says(&mut server.run(&["extend", "AB12-CD34"]), expected);
+    let server = Server::replying(request_reply("denied"));
     let json = format!("{}\n", request("denied"));
     let output = server.run(&["deny", "AB12-CD34", "--reason", "no", "--json"]).output().unwrap();
     let written: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(written, serde_json::from_str::<Value>(&json).unwrap());
+}
+
+fn status() -> Value {
+    json!({ "status": {
+        "version": "0.1.0", "kernel": "6.12.0", "host": "web-1", "boot_id": "00112233-4455-6677-8899-aabbccddeeff",
+        "mode": "enforce", "uptime_ms": 1, "policy": { "digest": "ab", "rules": 1 }, "agents": [], "programs": [],
+        "open_holds": 1, "pending": 1, "counters": {}, "ring": { "size_bytes": 1, "used_bytes": 0, "lost": 0 },
+        "log": { "path": "/log", "healthy": true, "records": 1, "problem": null }, "channels": [], "errors": []
+    } })
+}
+
+#[test]
+fn an_approval_with_a_key_is_shown_signed_and_sent() {
+    let key = SshKey::generate("ed25519");
+    let replies = vec![status(), request_reply("pending"), request_reply("released")];
+    let (server, calls) = Server::telling(replies);
+    let mut command = server.run(&["approve", "AB12-CD34", "--reason", "looked at it", "--json", "--key"]);
+    let output = command.arg(key.file()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", report(&output));
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), request("released"));
+    assert_eq!(
+        [calls.recv().unwrap(), calls.recv().unwrap()],
+        [json!("status"), json!({ "show": { "id": "AB12-CD34" } })]
+    );
+    let act = calls.recv().unwrap()["act"].take();
+    assert_eq!(
+        (&act["id"], &act["verb"], &act["reason"]),
+        (&json!("AB12-CD34"), &json!("approve"), &json!("looked at it"))
+    );
+    let text = |name: &str| act["signed"][name].as_str().unwrap().to_owned();
+    let (statement, signature) = (text("statement"), text("signature"));
+    assert!(accepts(&key.public(), &statement, &signature), "{statement}");
+    let lines: Vec<&str> = statement.lines().collect();
+    assert_eq!(
+        lines[..4],
+        ["gatekeeper decision v1", "request: AB12-CD34", "host: web-1", "boot: 00112233-4455-6677-8899-aabbccddeeff",]
+    );
+    assert_eq!(lines[5..7], ["verb: approve", "reason: looked at it"]);
+    // Whoever signs sees what, and what about.
+    let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+    for line in
+        lines.iter().chain(&["builder on web-1 wants to unlink \"/etc/\\x1bkeys\"", "rule         keys, risk high"])
+    {
+        assert!(shown.contains(line), "{line}: {}", report(&output));
+    }
+}
+
+#[test]
+fn what_cannot_be_signed_is_told_and_decides_nothing() {
+    let key = SshKey::generate("ed25519");
+    let signing = |replies: Vec<Value>, reason: &str, file: &Path, code, message: &str| {
+        let count = replies.len();
+        let (server, calls) = Server::telling(replies);
+        let mut command = server.run(&["approve", "AB12-CD34", "--reason", reason, "--key"]);
+        let output = command.arg(file).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", report(&output));
+        let last = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned();
+        assert_eq!(last, format!("gatekeeper: {message}"), "{}", report(&output));
+        assert_eq!(calls.try_iter().count(), count, "nothing more is asked of the daemon");
+    };
+    let pending = || vec![status(), request_reply("pending")];
+    let missing = Path::new("/no/such/key");
+    let message = "ssh-keygen did not sign with /no/such/key: it ended with exit status: 255";
+    signing(pending(), "fine", missing, 1, message);
+    let message = "a reason that is signed is one line of at most 1000 bytes; shorten it";
+    signing(pending(), "two\nlines", &key.file(), 2, message);
+    let message = "request AB12-CD34 does not wait any more: it is denied";
+    signing(vec![status(), request_reply("denied")], "fine", &key.file(), 8, message);
 }
 
 #[test]
