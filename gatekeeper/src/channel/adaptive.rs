@@ -166,3 +166,33 @@ fn button(verb: Verb, data: Value) -> Value {
 fn harmless(text: &str) -> String {
     text.replace("{{", "{\\x7b")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Comment, Request, samples};
+
+    #[test]
+    fn what_a_rule_wants_more_is_no_button_to_approve() {
+        let mut request = samples::request(1);
+        let code = request.id;
+        let shown = |request: &Request, offer| {
+            let content = super::card(&Card::new(request, "web-1", &[Verb::Approve, Verb::Deny]), offer);
+            let verbs: Vec<_> =
+                content["actions"].as_array().into_iter().flatten().map(|action| action["verb"].clone()).collect();
+            (verbs, content.to_string())
+        };
+        request.ask.comment = Comment::All;
+        let (verbs, text) = shown(&request, Offer::Buttons);
+        // A denial can have its reason from the card's own field.
+        assert_eq!(verbs, ["deny"]);
+        assert!(text.contains("Reason, which a denial needs"), "{text}");
+        assert!(text.contains(&format!("mention this bot and write: approve {code} WHY")), "{text}");
+        (request.ask.comment, request.ask.second_factor) = (Comment::None, true);
+        let (verbs, text) = shown(&request, Offer::Buttons);
+        assert_eq!(verbs, ["deny"]);
+        assert!(!text.contains("mention this bot"), "{text}");
+        let how = format!("gatekeeper approve {code} --key FILE");
+        assert!(text.contains(&how) && shown(&request, Offer::Commands).1.contains(&how), "{text}");
+    }
+}

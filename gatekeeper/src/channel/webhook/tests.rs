@@ -59,6 +59,7 @@ async fn a_post_is_one_event_however_often_it_is_sent() {
     assert_eq!(data["headline"], card(1).headline);
     assert_eq!(data["shortened"], false);
     assert_eq!(data["verbs"], json!(["approve", "deny", "escalate"]));
+    assert_eq!(data["reasons"], json!(["deny"]));
 }
 
 #[tokio::test]
