@@ -212,6 +212,11 @@ fn signed_votes_outlive_the_daemon() {
     let (code, said) = approve_with(&daemon, &request, &keys[0].1.file());
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("counts, and more are wanted (2 of ops)"), "{said}");
+    // The very same statement says nothing more.
+    let signed = records(&daemon, "vote").pop().unwrap()["vote"]["by"]["evidence"]["signed"].take();
+    let call = json!({ "act": { "id": request["id"], "verb": "approve", "reason": "looked at it", "signed": signed } });
+    let error = daemon.client().try_call(call).unwrap().unwrap_err();
+    assert_eq!(error["message"], "the signed statement was used before: sign anew");
     daemon.restart();
     let known = || (daemon.show(id(&request))["votes"].as_array()?.len() == 1).then_some(());
     wait_until("the vote is known again", known);

@@ -32,7 +32,7 @@ impl Needs {
 
     /// Whether a tap alone is enough for a verb.
     pub fn only_a_tap(self, verb: Verb) -> bool {
-        !self.reason(verb) && !(self.signature && verb == Verb::Approve)
+        !(self.reason(verb) || (self.signature && verb == Verb::Approve))
     }
 
     /// What is typed for a verb.

@@ -91,7 +91,7 @@ pub fn verify(statement: &[u8], armored: &str) -> Result<Signed, BadSignature> {
     for part in [namespace, reserved, hash_name, &message_hash(hash_name, statement)?] {
         put(&mut message, part);
     }
-    let (key, signature, signed) = parts(key_blob, signature_blob, message)?;
+    let Parts { key, signature, signed } = parts(key_blob, signature_blob, message)?;
     UnparsedPublicKey::new(&ED25519, key).verify(&signed, signature).map_err(|_| BadSignature::Wrong)?;
     Ok(Signed { statement: Statement::parse(statement)?, fingerprint: fingerprint(key_blob) })
 }
@@ -145,13 +145,16 @@ fn message_hash(name: &[u8], statement: &[u8]) -> Result<Vec<u8>, BadSignature> 
     }
 }
 
-/// Key, signature, and what exactly the key has signed of a message: a security key signs it together with what it knows
-/// itself.
-fn parts<'a>(
-    mut key: &'a [u8],
-    mut signature: &'a [u8],
-    message: Vec<u8>,
-) -> Result<(&'a [u8], &'a [u8], Vec<u8>), BadSignature> {
+/// What ed25519 verifies.
+struct Parts<'a> {
+    key: &'a [u8],
+    signature: &'a [u8],
+    signed: Vec<u8>,
+}
+
+/// Takes key and signature apart, and finds what exactly the key has signed of a message: a security key signs it together
+/// with what it knows itself.
+fn parts<'a>(mut key: &'a [u8], mut signature: &'a [u8], message: Vec<u8>) -> Result<Parts<'a>, BadSignature> {
     let key_type = string(&mut key)?;
     let is_touched = key_type == TOUCHED_KEY_TYPE.as_bytes();
     if !is_touched && key_type != KEY_TYPE.as_bytes() {
@@ -183,7 +186,7 @@ fn parts<'a>(
     if !key.is_empty() || !signature.is_empty() {
         return Err(BadSignature::Form("something follows key or signature"));
     }
-    Ok((key_bytes, signature_bytes, signed))
+    Ok(Parts { key: key_bytes, signature: signature_bytes, signed })
 }
 
 #[cfg(test)]
