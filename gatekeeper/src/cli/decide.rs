@@ -11,7 +11,6 @@ use crate::{
     control::protocol::{Call, Reply},
     exit::{Exit, Failure},
     request::{Effect, Request, RequestId, SignedStatement, State},
-    reviewer::statement::Place,
 };
 
 /// What a denied action fails with. Programs expect it of a system call that is not permitted.
@@ -61,7 +60,7 @@ pub(super) fn approve(arguments: ApproveArguments, terminal: &mut Terminal) -> R
     }
     // The daemon hangs up on a caller that is silent for as long as people may need to sign.
     drop(client);
-    let place = Place { host: status.host, boot: status.boot_id };
+    let place = (status.host.as_str(), status.boot_id.as_str());
     let signed = sign::sign(&request, place, Verb::Approve, reason.as_deref(), &key, time::now_ms())?;
     act(id, Verb::Approve, reason, Some(signed), terminal)
 }

@@ -25,10 +25,11 @@ use crate::{
     },
 };
 
-/// Has the key in `key` sign that its owner does `verb` about a request as it is shown now. All of it goes to stderr first.
+/// Has the key in `key` sign that its owner does `verb` about a request as it is shown now, on this host in this boot. All of
+/// it goes to stderr first.
 pub(super) fn sign(
     request: &Request,
-    place: Place,
+    (host, boot): (&str, &str),
     verb: Verb,
     reason: Option<&str>,
     key: &Path,
@@ -38,10 +39,10 @@ pub(super) fn sign(
         let message = format!("a reason that is signed is one line of at most {MAX_REASON_BYTES} bytes; shorten it");
         return Err(Failure::message(Exit::Usage, message));
     }
-    let card = Card::new(request, &place.host, &[]);
+    let card = Card::new(request, host, &[]);
     let statement = Statement {
         request: request.id,
-        place,
+        place: Place::new(host, boot),
         card: card.digest.clone(),
         verb: verb.word().to_owned(),
         reason: reason.unwrap_or_default().to_owned(),
@@ -120,18 +121,20 @@ mod tests {
         reviewer::{signature::verify, ssh_key::SshKey},
     };
 
+    const PLACE: (&str, &str) = ("web-1\\", "00112233-4455-6677-8899-aabbccddeeff");
+
     #[test]
     fn what_is_signed_is_shown_and_verifies() {
         let key = SshKey::generate("ed25519");
         let request = samples::request(1);
-        let place = Place::new("web-1", "00112233-4455-6677-8899-aabbccddeeff");
         let SignedStatement { statement, signature } =
-            sign(&request, place.clone(), Verb::Approve, Some("fine"), &key.file(), 1_700_000_000_999).unwrap();
+            sign(&request, PLACE, Verb::Approve, Some("fine"), &key.file(), 1_700_000_000_999).unwrap();
         let signed = verify(statement.as_bytes(), &signature).unwrap();
-        let card = Card::new(&request, "web-1", &[]);
+        // The daemon makes the same card of the same host, however odd its name is.
+        let card = Card::new(&request, PLACE.0, &[]);
         let expected = Statement {
             request: request.id,
-            place,
+            place: Place::new(PLACE.0, PLACE.1),
             card: card.digest.clone(),
             verb: "approve".to_owned(),
             reason: "fine".to_owned(),
@@ -153,9 +156,8 @@ mod tests {
 
     #[test]
     fn a_reason_that_no_statement_can_have_is_refused_before_anything_is_signed() {
-        let place = Place::new("web-1", "0011");
         let missing = Path::new("/no/such/key");
-        let failure = sign(&samples::request(1), place, Verb::Approve, Some("two\nlines"), missing, 0).unwrap_err();
+        let failure = sign(&samples::request(1), PLACE, Verb::Approve, Some("two\nlines"), missing, 0).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         let error = failure.error.unwrap().to_string();
         assert_eq!(error, "a reason that is signed is one line of at most 1000 bytes; shorten it");

@@ -20,7 +20,6 @@ use crate::{
     },
     provenance::Record,
     request::{Decider, Decision, Effect, RequestId, State},
-    reviewer::statement::Place,
     text::Text,
 };
 
@@ -118,14 +117,13 @@ impl Daemon {
                 cgroups.push(root.path.as_str().into());
             }
         }
-        let Place { host, boot: boot_id } = self.place();
         let health = self.broker.health();
         let lost = |name: &str| counters.get(name).copied().unwrap_or(0);
         Ok(StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-            host,
-            boot_id,
+            host: self.channels.host.clone(),
+            boot_id: self.log.boot_id().to_owned(),
             mode: if self.enforces() { Mode::Enforce } else { Mode::Observe },
             uptime: self.started.elapsed(),
             policy: policy_status(&self.config),

@@ -1,14 +1,19 @@
 //! `gatekeeper approve --key`: what is shown and signed by the real `ssh-keygen`, against a socket that plays the daemon.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixListener,
     path::Path,
+    process::{Command, Stdio},
     sync::mpsc,
     thread,
 };
 
-use gatekeeper_tests::ssh_key::{SshKey, accepts};
+use gatekeeper_tests::{
+    ssh_key::{SshKey, accepts},
+    wait_until,
+};
 use serde_json::{Value, json};
 
 use super::{Server, frame, report, request, request_reply};
@@ -97,4 +102,37 @@ fn what_cannot_be_signed_is_told_and_decides_nothing() {
     signing(pending(), "two\nlines", &key.file(), 2, message);
     let message = "request AB12-CD34 does not wait any more: it is denied";
     signing(vec![status(), request_reply("denied")], "fine", &key.file(), 8, message);
+}
+
+/// An SSH agent that ends when this is dropped.
+struct Agent(std::process::Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It has ended already, if this fails.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_key_that_only_the_agent_has_signs_by_its_public_half() {
+    let key = SshKey::generate("ed25519");
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, public) = (directory.path().join("agent"), directory.path().join("key.pub"));
+    let mut agent = Command::new("ssh-agent");
+    let agent = agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn();
+    let _agent = Agent(agent.expect("ssh-agent has to be installed (openssh-client)"));
+    wait_until("the agent listens", || std::os::unix::net::UnixStream::connect(&socket).ok());
+    let added = Command::new("ssh-add").arg("-q").arg(key.file()).env("SSH_AUTH_SOCK", &socket).status().unwrap();
+    assert!(added.success());
+    // Beside it lies no private key.
+    fs::write(&public, key.public()).unwrap();
+    let (server, calls) = telling(vec![status(), request_reply("pending"), request_reply("released")]);
+    let mut command = server.run(&["approve", "AB12-CD34", "--key"]);
+    let output = command.arg(&public).env("SSH_AUTH_SOCK", &socket).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", report(&output));
+    let act = calls.iter().nth(2).unwrap()["act"].take();
+    let text = |name: &str| act["signed"][name].as_str().unwrap();
+    assert!(accepts(&key.public(), text("statement"), text("signature")), "{act}");
 }

@@ -236,7 +236,7 @@ pub struct StatusReport {
     pub version: String,
     /// Release of the running kernel.
     pub kernel: String,
-    /// Name of this host, as cards and signed statements have it.
+    /// Name of this host, which cards and signed statements have.
     pub host: String,
     /// Names this boot, as the provenance log and signed statements have it.
     pub boot_id: String,
