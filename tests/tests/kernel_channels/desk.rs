@@ -2,14 +2,17 @@
 //! key, with the real `ssh-keygen` on both sides.
 
 use std::{
+    net::SocketAddr,
     path::Path,
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use gatekeeper_tests::{
     Daemon,
+    fake_http::{Call, send},
     ssh_key::{SshKey, accepts},
     wait_until,
+    webhook_fake::WebhookFake,
 };
 use serde_json::{Value, json};
 
@@ -277,5 +280,68 @@ fn a_click_asks_for_the_reason_that_an_approval_needs() {
     });
     let ended = daemon.wait_for_state(&request, "released");
     assert_eq!((&ended["decision"]["reason"], tool.code()), (&json!("the release is due"), Some(0)));
+    daemon.detach();
+}
+
+/// The time as statements have it.
+fn date(form: &str) -> String {
+    let output = Command::new("date").args(["-u", form]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_signed_decision_by_webhook_is_proved_by_the_log_too() {
+    let key = SshKey::generate("ed25519");
+    stage::set();
+    let receiver = WebhookFake::start(date("+%s").parse().unwrap());
+    let [url, signing] = ["url", "signing"].map(|name| format!("{BASE}/webhook-{name}"));
+    stage::secret(&url, &receiver.url());
+    // The key that signs events: any 32 bytes.
+    stage::secret(&signing, "whsk_AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=");
+    let listen = SocketAddr::from(([127, 0, 0, 1], 8474));
+    let channel = format!(
+        "[[channel]]\nname = \"hook\"\ntype = \"webhook\"\nurl = \"{url}\"\nsigning_key = \"{signing}\"\nlisten = \"{listen}\"\n"
+    );
+    let rule = stage::rule("second_factor = true");
+    let mut daemon = Daemon::start(&format!("[[agent]]\nname = \"worker\"\n{}{channel}{rule}", signer("first", &key)));
+    let (code, public) = run(&daemon, &["channels", "key", "hook", "--config", daemon.config_file().to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{public}");
+    receiver.trust(public.trim());
+    let (mut tool, request) = waiting(&mut daemon);
+    let event = wait_until("the webhook hears of the request", || {
+        receiver
+            .events()
+            .pop()
+            .map(|event| event.payload["data"].clone())
+            .filter(|data| data["request"] == request["id"])
+    });
+    let text = |name: &str| event[name].as_str().unwrap();
+    let statement = format!(
+        "gatekeeper decision v1\nrequest: {}\nhost: {}\nboot: {}\ncard: {}\nverb: approve\nreason: \nat: {}\n\
+         nonce: 00112233445566778899aabbccddeeff\n",
+        id(&request),
+        text("host"),
+        text("boot"),
+        text("digest"),
+        date("+%Y-%m-%dT%H:%M:%SZ"),
+    );
+    let decide = |statement: &str| {
+        let body = json!({ "statement": statement, "signature": key.sign(statement, "gatekeeper") }).to_string();
+        let call = Call { method: "POST".to_owned(), path: "/v1/decisions".to_owned(), body, ..Call::default() };
+        send(listen, &call)
+    };
+    // One for another host approves nothing here.
+    let elsewhere = decide(&statement.replace("host: ", "host: x").replace("nonce: 00", "nonce: 11"));
+    assert_eq!(elsewhere.status, 409, "{elsewhere:?}");
+    assert!(elsewhere.body.contains("is for another host"), "{elsewhere:?}");
+    still_waits(&mut daemon, &mut tool, &request);
+    let counted = decide(&statement);
+    assert_eq!((counted.status, tool.code()), (200, Some(0)), "{counted:?}");
+    daemon.wait_for_state(&request, "released");
+    let by = records(&daemon, "decision").pop().unwrap()["decision"]["by"].take();
+    assert_eq!((&by["name"], &by["channel"]), (&json!("first"), &json!("hook")), "{by}");
+    let signed = &by["evidence"]["signed"];
+    assert_eq!(signed["statement"], statement.as_str());
+    assert!(accepts(&key.public(), &statement, signed["signature"].as_str().unwrap()));
     daemon.detach();
 }
