@@ -165,6 +165,13 @@ pub enum Decider {
     Daemon,
 }
 
+impl Decider {
+    /// Whether a person signed it with a key of their own.
+    pub fn is_signed(&self) -> bool {
+        matches!(self, Self::Reviewer { evidence: Some(evidence), .. } if evidence.signed.is_some())
+    }
+}
+
 /// Names a message on a channel, in the channel's own words: for Matrix the event id, for Slack channel and timestamp.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

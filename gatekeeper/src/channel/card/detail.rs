@@ -224,8 +224,7 @@ fn decider(by: &Decider) -> String {
         Decider::Reviewer { name, channel, account, evidence } => {
             let message = evidence.as_deref().and_then(|evidence| evidence.message.as_ref());
             let message = message.map_or_else(String::new, |message| format!(", message {}", safe(&message.0)));
-            let signed = evidence.as_deref().is_some_and(|evidence| evidence.signed.is_some());
-            let signed = if signed { ", signed" } else { "" };
+            let signed = if by.is_signed() { ", signed" } else { "" };
             format!("{} ({} account {}{message}{signed})", safe(name), safe(channel), safe(account))
         }
         Decider::Rule { name } => format!("rule {}", safe(name)),
