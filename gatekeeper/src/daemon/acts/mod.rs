@@ -179,14 +179,14 @@ impl Daemon {
         reply: DecideReply,
     ) {
         let event = format!("process {}", peer.pid);
-        let evidence = signed.map(|signed| Evidence { message: None, event, card: None, signed: Some(signed) });
+        let evidence =
+            signed.map(|signed| Evidence { event: event.clone(), signed: Some(signed), ..Evidence::default() });
         let (channel, account) = (CLI.to_owned(), peer.uid.to_string());
         let wish = Wish { request, verb, denial, reason, typed: true, channel, kind: CLI, account, evidence };
         match self.judge(wish, Some(peer)) {
             Ok(judged) => self.carry_out(judged, Waiter::Call { id: request, verb, reply }),
             Err(uncounted) => {
                 let (wish, uncounted) = *uncounted;
-                let event = format!("process {}", peer.pid);
                 self.record_uncounted(&wish, event, &uncounted.to_string());
                 // The caller may be gone.
                 let _ = reply.send(Err(uncounted.for_call(request, &peer.user)));
