@@ -33,6 +33,8 @@ pub enum Exit {
     AlreadyDecided = 8,
     /// The provenance log is damaged or cannot be written.
     Log = 9,
+    /// A decision lacks what its rule wants with it.
+    Incomplete = 10,
     /// `gatekeeper run` failed before COMMAND could start.
     RunFailed = 125,
     /// `gatekeeper run`: COMMAND cannot be executed.
@@ -43,17 +45,18 @@ pub enum Exit {
 
 impl Exit {
     /// Every code with its meaning.
-    pub const ALL: [(Self, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str); 14] = [
         (Self::Success, "success"),
         (Self::Failure, "any other failure"),
         (Self::Usage, "wrong command line"),
         (Self::CannotEnforce, "this host or kernel cannot enforce"),
         (Self::Configuration, "configuration or rules are invalid"),
         (Self::Unreachable, "the daemon cannot be reached"),
-        (Self::NotPermitted, "not permitted to use the control socket"),
+        (Self::NotPermitted, "not permitted to use the control socket, or to decide"),
         (Self::NoSuchRequest, "no such request"),
         (Self::AlreadyDecided, "the request does not wait any more"),
         (Self::Log, "the provenance log is damaged or cannot be written"),
+        (Self::Incomplete, "the rule wants a reason or a signature with the decision"),
         (Self::RunFailed, "run: gatekeeper failed before COMMAND started"),
         (Self::CannotExecute, "run: COMMAND cannot be executed, or was denied"),
         (Self::NotFound, "run: COMMAND was not found"),
@@ -138,12 +141,14 @@ fn of_code(code: ErrorCode) -> Exit {
         ErrorCode::NotPermitted | ErrorCode::InsideAgent => Exit::NotPermitted,
         ErrorCode::NoSuchRequest => Exit::NoSuchRequest,
         ErrorCode::AlreadyDecided => Exit::AlreadyDecided,
+        ErrorCode::Incomplete => Exit::Incomplete,
         ErrorCode::Invalid => Exit::Usage,
         ErrorCode::Configuration => Exit::Configuration,
         ErrorCode::CannotEnforce => Exit::CannotEnforce,
         ErrorCode::Log => Exit::Log,
         ErrorCode::BadFrame
         | ErrorCode::TooLarge
+        | ErrorCode::NoMore
         | ErrorCode::NoSuchAgent
         | ErrorCode::HoldsOpen
         | ErrorCode::Internal => Exit::Failure,

@@ -10,6 +10,25 @@ use std::{
 
 use tempfile::TempDir;
 
+/// Whether `ssh-keygen -Y verify` finds that the key `public` signed this text for gatekeeper.
+///
+/// # Panics
+/// Without `ssh-keygen`.
+pub fn accepts(public: &str, text: &str, signature: &str) -> bool {
+    let folder = tempfile::tempdir().expect("a folder for a signature");
+    let file = |name: &str, content: &str| {
+        fs::write(folder.path().join(name), content).expect("a file");
+        folder.path().join(name)
+    };
+    let allowed = file("allowed", &format!("reviewer namespaces=\"gatekeeper\" {}\n", public.trim()));
+    let signature = file("signature", signature);
+    let text = fs::File::open(file("text", text)).expect("a file");
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-Y", "verify", "-n", "gatekeeper", "-I", "reviewer", "-f"]).arg(allowed).arg("-s").arg(signature);
+    let status = command.stdin(text).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.expect("ssh-keygen has to be installed (openssh-client)").success()
+}
+
 /// A key that is gone when this is dropped.
 #[derive(Debug)]
 pub struct SshKey {
@@ -50,6 +69,19 @@ impl SshKey {
         let hash = format!("hashalg={hash}");
         self.keygen(&["-Y", "sign", "-O", &hash, "-n", namespace, "-f"], &["key", "statement"]);
         fs::read_to_string(signature).expect("the signature's file")
+    }
+
+    /// The private key's file.
+    pub fn file(&self) -> PathBuf {
+        self.path("key")
+    }
+
+    /// The public key, as `authorized_keys` has it.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    pub fn public(&self) -> String {
+        fs::read_to_string(self.path("key.pub")).expect("the public key's file")
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -3,6 +3,9 @@
 //! Needs no root, no daemon and no kernel support, only the built binary.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests panic: that is how they fail")]
 
+#[path = "signing/mod.rs"]
+mod signing;
+
 use std::{
     ffi::OsStr,
     fs,
@@ -140,7 +143,8 @@ fn request(state: &str) -> Value {
         },
         "ask": {
             "rule": "keys", "deadline": 60000, "danger_allow_on_timeout": false, "risk": "high", "reason": null,
-            "quorum": "2 of ops", "escalation": ["leads"], "danger_self_review": false
+            "quorum": "2 of ops", "escalation": ["leads"], "danger_self_review": false,
+            "comment": "typed_deny", "second_factor": false
         },
         "held_at_ms": 0, "deadline_ms": 60000, "state": state, "decision": null, "votes": [], "escalated": 0,
         "extended": 1
@@ -176,7 +180,7 @@ fn unknown_words_are_named() {
 #[test]
 fn ids_that_are_none_are_named() {
     let expected = "expected 8 letters and digits such as AB12-CD34, see `gatekeeper pending`";
-    for command in ["show", "approve"] {
+    for command in ["show", "approve", "escalate", "extend", "stop"] {
         is_misused(&[command], "the following required arguments were not provided: <ID>");
         for id in ["hello!", "AB12", "AB12-CD345", "AB12-CDU4", ""] {
             let message = format!("invalid value '{id}' for '<ID>': {id:?} is no request id: {expected}");
@@ -187,10 +191,17 @@ fn ids_that_are_none_are_named() {
 
 #[test]
 fn a_denial_needs_a_reason_that_says_something() {
-    is_misused(&["deny", "AB12-CD34"], "the following required arguments were not provided: --reason <TEXT>");
     let empty = "invalid value ' ' for '--reason <TEXT>': a reason cannot be empty";
     is_misused(&["deny", "AB12-CD34", "--reason", " "], empty);
     is_misused(&["approve", "AB12-CD34", "--reason", " "], empty);
+    is_misused(&["stop", "AB12-CD34", "--reason", " "], empty);
+    // Whether one has to be given is for the rule to say.
+    for command in ["deny", "stop"] {
+        let server =
+            Server::failing("incomplete", "a denial needs a reason", Some("`gatekeeper deny ID --reason WHY`"));
+        let message = "a denial needs a reason; `gatekeeper deny ID --reason WHY`";
+        fails(&mut server.run(&[command, "AB12-CD34"]), 10, message);
+    }
     let long = "x".repeat(4097);
     let message = format!("invalid value '{long}' for '--reason <TEXT>': a reason cannot be longer than 4096 bytes");
     is_misused(&["deny", "AB12-CD34", "--reason", &long], &message);
@@ -241,7 +252,11 @@ const CALLS: &[&[&str]] = &[
     &["pending", "--watch"],
     &["show", "AB12-CD34"],
     &["approve", "ab12cd34"],
+    &["approve", "ab12cd34", "--key", "/no/such/key"],
     &["deny", "AB12-CD34", "--reason", "no"],
+    &["stop", "AB12-CD34", "--reason", "no"],
+    &["escalate", "AB12-CD34"],
+    &["extend", "AB12-CD34"],
     &["reload"],
     &["detach"],
 ];
@@ -382,6 +397,8 @@ fn each_refusal_has_its_status() {
         ("too_slow", 5),
         ("no_such_request", 7),
         ("already_decided", 8),
+        ("no_more", 1),
+        ("incomplete", 10),
         ("no_such_agent", 1),
         ("invalid", 2),
         ("holds_open", 1),
@@ -415,6 +432,9 @@ fn a_request_that_ended_otherwise_is_not_called_approved() {
     let server = Server::replying(request_reply("released"));
     let message = "request AB12-CD34 was not denied: it is released";
     fails(&mut server.run(&["deny", "AB12-CD34", "--reason", "no"]), 8, message);
+    fails(&mut server.run(&["stop", "AB12-CD34", "--reason", "no"]), 8, message);
+    fails(&mut server.run(&["extend", "AB12-CD34"]), 8, "request AB12-CD34 was not extended: it is released");
+    fails(&mut server.run(&["escalate", "AB12-CD34"]), 8, "request AB12-CD34 was not escalated: it is released");
 }
 
 #[test]
@@ -517,6 +537,14 @@ fn decisions_are_told_with_what_they_are_about() {
     let server = Server::replying(request_reply("denied"));
     let expected = "denied AB12-CD34, it failed: unlink \"/etc/\\x1bkeys\"\n";
     says(&mut server.run(&["deny", "AB12-CD34", "--reason", "no"]), expected);
+    let expected = "denied AB12-CD34, it failed and its agent was stopped: unlink \"/etc/\\x1bkeys\"\n";
+    says(&mut server.run(&["stop", "AB12-CD34", "--reason", "no"]), expected);
+    let server = Server::replying(request_reply("pending"));
+    let expected = "escalated AB12-CD34, now 2 of ops can approve: unlink \"/etc/\\x1bkeys\"\n";
+    says(&mut server.run(&["escalate", "AB12-CD34"]), expected);
+    let expected = "extended AB12-CD34, it waits until 1970-01-01T00:01:00Z: unlink \"/etc/\\x1bkeys\"\n";
+    says(&mut server.run(&["extend", "AB12-CD34"]), expected);
+    let server = Server::replying(request_reply("denied"));
     let json = format!("{}\n", request("denied"));
     let output = server.run(&["deny", "AB12-CD34", "--reason", "no", "--json"]).output().unwrap();
     let written: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -26,6 +26,8 @@ pub(super) fn ask(seconds: u64, danger_allow_on_timeout: bool) -> Outcome {
         quorum: None,
         escalation: Vec::new(),
         danger_self_review: false,
+        comment: Default::default(),
+        second_factor: false,
     })
 }
 

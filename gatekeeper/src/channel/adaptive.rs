@@ -34,7 +34,7 @@ pub enum Offer {
 
 /// A request's card.
 pub fn card(card: &Card, offer: Offer) -> Value {
-    let Card { request, headline, risk, lines, status, is_final: _, verbs, digest, detail: _ } = card;
+    let Card { request, headline, risk, lines, status, is_final: _, verbs, needs, digest, detail: _ } = card;
     let mut head = Budget::new(HEAD_BYTES);
     let mut body = vec![block(vec![run(&format!("gatekeeper {request}, risk {}", risk_name(*risk)), style(*risk))])];
     body.extend(head.text(&harmless(headline), LINE_BYTES).map(|text| block(vec![run(&text, BOLD)])));
@@ -64,17 +64,19 @@ pub fn card(card: &Card, offer: Offer) -> Value {
     }
     match offer {
         Offer::Commands => {
-            let text = format!("On the host: gatekeeper approve {request}, or gatekeeper deny {request}");
+            let text = format!("On the host: {}", needs.commands(*request));
             elements.push(block(vec![run(&text, MONOSPACE)]));
         }
         Offer::Buttons => {
-            let verbs: Vec<_> = verbs.iter().filter(|verb| !(shortened && **verb == Verb::Approve)).collect();
-            if shortened {
-                let text = format!("To approve it, mention this bot and write: approve {request}");
-                elements.push(block(vec![run(&text, WARNING)]));
+            let barred = shortened || !needs.only_a_tap(Verb::Approve);
+            let verbs: Vec<_> = verbs.iter().filter(|verb| !(barred && **verb == Verb::Approve)).collect();
+            if barred && !needs.signature {
+                let how = needs.word(Verb::Approve, *request);
+                elements.push(block(vec![run(&format!("To approve it, mention this bot and write: {how}"), WARNING)]));
             }
+            let label = if needs.reason(Verb::Deny) { "Reason, which a denial needs" } else { "Reason" };
             elements.push(json!({
-                "type": "Input.Text", "id": "reason", "label": "Reason", "maxLength": MAX_REASON_CHARS,
+                "type": "Input.Text", "id": "reason", "label": label, "maxLength": MAX_REASON_CHARS,
             }));
             let actions: Vec<Value> = verbs
                 .into_iter()
@@ -163,4 +165,34 @@ fn button(verb: Verb, data: Value) -> Value {
 /// could write them, so they can be read back.
 fn harmless(text: &str) -> String {
     text.replace("{{", "{\\x7b")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Comment, Request, samples};
+
+    #[test]
+    fn what_a_rule_wants_more_is_no_button_to_approve() {
+        let mut request = samples::request(1);
+        let code = request.id;
+        let shown = |request: &Request, offer| {
+            let content = super::card(&Card::new(request, "web-1", &[Verb::Approve, Verb::Deny]), offer);
+            let verbs: Vec<_> =
+                content["actions"].as_array().into_iter().flatten().map(|action| action["verb"].clone()).collect();
+            (verbs, content.to_string())
+        };
+        request.ask.comment = Comment::All;
+        let (verbs, text) = shown(&request, Offer::Buttons);
+        // A denial can have its reason from the card's own field.
+        assert_eq!(verbs, ["deny"]);
+        assert!(text.contains("Reason, which a denial needs"), "{text}");
+        assert!(text.contains(&format!("mention this bot and write: approve {code} WHY")), "{text}");
+        (request.ask.comment, request.ask.second_factor) = (Comment::None, true);
+        let (verbs, text) = shown(&request, Offer::Buttons);
+        assert_eq!(verbs, ["deny"]);
+        assert!(!text.contains("mention this bot"), "{text}");
+        let how = format!("gatekeeper approve {code} --key FILE");
+        assert!(text.contains(&how) && shown(&request, Offer::Commands).1.contains(&how), "{text}");
+    }
 }

@@ -1,11 +1,16 @@
-//! `gatekeeper approve` and `gatekeeper deny`: decide one request.
+//! `gatekeeper approve`, `deny`, `stop`, `escalate` and `extend`: what can be done about one request.
 
-use super::Terminal;
+use std::path::PathBuf;
+
+use super::{Terminal, sign};
 use crate::{
-    channel::card,
-    control::protocol::Call,
+    channel::{
+        Verb,
+        card::{self, time},
+    },
+    control::protocol::{Call, Reply},
     exit::{Exit, Failure},
-    request::{Effect, Request, RequestId, State},
+    request::{Effect, Request, RequestId, SignedStatement, State},
 };
 
 /// What a denied action fails with. Programs expect it of a system call that is not permitted.
@@ -21,25 +26,59 @@ pub(super) struct ApproveArguments {
     /// Why, for the log
     #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
     reason: Option<String>,
+    /// Sign it with this SSH key of yours: a private key's file, or a `.pub` file for a key in the SSH agent
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
 }
 
+/// Of `deny` and `stop`.
 #[derive(Debug, clap::Args)]
 pub(super) struct DenyArguments {
     /// The request, as `gatekeeper pending` shows it
     id: RequestId,
-    /// Why, for the log
+    /// Why, for the agent and the log
     #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
-    reason: String,
+    reason: Option<String>,
+}
+
+/// Of `escalate` and `extend`.
+#[derive(Debug, clap::Args)]
+pub(super) struct WaitArguments {
+    /// The request, as `gatekeeper pending` shows it
+    id: RequestId,
 }
 
 pub(super) fn approve(arguments: ApproveArguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let ApproveArguments { id, reason } = arguments;
-    decide(id, Effect::Allow, reason, terminal)
+    let ApproveArguments { id, reason, key } = arguments;
+    let Some(key) = key else { return act(id, Verb::Approve, reason, None, terminal) };
+    let mut client = terminal.connect()?;
+    let Reply::Status(status) = client.call(&Call::Status)? else { return Err(client.unexpected().into()) };
+    let request = client.request(&Call::Show { id })?;
+    if request.state != State::Pending {
+        let message = format!("request {id} does not wait any more: it is {}", card::state_name(&request.state));
+        return Err(Failure::message(Exit::AlreadyDecided, message));
+    }
+    // The daemon hangs up on a caller that is silent for as long as people may need to sign.
+    drop(client);
+    let place = (status.host.as_str(), status.boot_id.as_str());
+    let signed = sign::sign(&request, place, Verb::Approve, reason.as_deref(), &key, time::now_ms())?;
+    act(id, Verb::Approve, reason, Some(signed), terminal)
 }
 
 pub(super) fn deny(arguments: DenyArguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let DenyArguments { id, reason } = arguments;
-    decide(id, DENIED, Some(reason), terminal)
+    act(arguments.id, Verb::Deny, arguments.reason, None, terminal)
+}
+
+pub(super) fn stop(arguments: DenyArguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    act(arguments.id, Verb::DenyAndStop, arguments.reason, None, terminal)
+}
+
+pub(super) fn escalate(arguments: WaitArguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    act(arguments.id, Verb::Escalate, None, None, terminal)
+}
+
+pub(super) fn extend(arguments: WaitArguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    act(arguments.id, Verb::Extend, None, None, terminal)
 }
 
 /// A reason that says something.
@@ -54,9 +93,24 @@ pub(super) fn parse_reason(reason: &str) -> Result<String, String> {
     }
 }
 
-fn decide(id: RequestId, effect: Effect, reason: Option<String>, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let request = terminal.connect()?.request(&Call::Decide { id, effect, reason })?;
-    let outcome = outcome(&request, effect);
+/// The call that does it.
+pub(super) fn call(id: RequestId, verb: Verb, reason: Option<String>, signed: Option<SignedStatement>) -> Call {
+    match (verb, signed) {
+        (Verb::Approve, None) => Call::Decide { id, effect: Effect::Allow, reason },
+        (Verb::Deny, None) => Call::Decide { id, effect: DENIED, reason },
+        (verb, signed) => Call::Act { id, verb, reason, signed },
+    }
+}
+
+fn act(
+    id: RequestId,
+    verb: Verb,
+    reason: Option<String>,
+    signed: Option<SignedStatement>,
+    terminal: &mut Terminal,
+) -> Result<Exit, Failure> {
+    let request = terminal.connect()?.request(&call(id, verb, reason, signed))?;
+    let outcome = outcome(&request, verb);
     if terminal.output.is_json() {
         terminal.output.object(&request)?;
     } else if let Ok(line) = &outcome {
@@ -68,41 +122,79 @@ fn decide(id: RequestId, effect: Effect, reason: Option<String>, terminal: &mut 
     }
 }
 
-/// What became of a decision, in one line; an error if it did not become what was decided.
-pub(super) fn outcome(request: &Request, effect: Effect) -> Result<String, String> {
-    let Request { id, state, action, .. } = request;
+/// What became of it, in one line; an error if it did not become what was wanted.
+pub(super) fn outcome(request: &Request, verb: Verb) -> Result<String, String> {
+    let Request { id, state, action, votes, deadline_ms, .. } = request;
     let action = card::action_line(action);
-    let verb = match effect {
-        Effect::Allow => "approved",
-        Effect::Deny { .. } => "denied",
+    let done = match verb {
+        Verb::Approve => "approved",
+        Verb::Deny | Verb::DenyAndStop => "denied",
+        Verb::Escalate => "escalated",
+        Verb::Extend => "extended",
     };
-    match (effect, state) {
-        (Effect::Allow, State::Released) => Ok(format!("{verb} {id}, it went on: {action}")),
-        (Effect::Deny { .. }, State::Denied) => Ok(format!("{verb} {id}, it failed: {action}")),
-        (_, State::Decided) => Ok(format!("{verb} {id}, the kernel applies it: {action}")),
-        (_, state) => Err(format!("request {id} was not {verb}: it is {}", card::state_name(state))),
+    let quorum = || request.quorum().map_or_else(|| "anyone".to_owned(), |quorum| quorum.to_string());
+    match (verb, state) {
+        (Verb::Approve, State::Released) => Ok(format!("{done} {id}, it went on: {action}")),
+        (Verb::Approve, State::Pending) if !votes.is_empty() => {
+            Ok(format!("your approval of {id} counts, and more are wanted ({}): {action}", quorum()))
+        }
+        (Verb::Deny, State::Denied) => Ok(format!("{done} {id}, it failed: {action}")),
+        (Verb::DenyAndStop, State::Denied) => Ok(format!("{done} {id}, it failed and its agent was stopped: {action}")),
+        (Verb::Escalate, State::Pending) => Ok(format!("{done} {id}, now {} can approve: {action}", quorum())),
+        (Verb::Extend, State::Pending) => {
+            Ok(format!("{done} {id}, it waits until {}: {action}", time::rfc3339(*deadline_ms)))
+        }
+        (Verb::Approve | Verb::Deny | Verb::DenyAndStop, State::Decided) => {
+            Ok(format!("{done} {id}, the kernel applies it: {action}"))
+        }
+        (_, state) => Err(format!("request {id} was not {done}: it is {}", card::state_name(state))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::samples;
+    use crate::{
+        control::samples,
+        request::{Decider, Vote},
+    };
 
     #[test]
     fn the_outcome_is_what_the_daemon_says_not_what_was_asked() {
         let in_state = |state| Request { state, ..samples::request(1) };
         let id = samples::request(1).id;
         let action = "exec /usr/bin/git: git push --force \"a b\\nc\"";
-        assert_eq!(
-            outcome(&in_state(State::Released), Effect::Allow),
-            Ok(format!("approved {id}, it went on: {action}"))
-        );
-        assert_eq!(outcome(&in_state(State::Denied), DENIED), Ok(format!("denied {id}, it failed: {action}")));
+        let ok = |text: String| Ok(format!("{text}: {action}"));
+        assert_eq!(outcome(&in_state(State::Released), Verb::Approve), ok(format!("approved {id}, it went on")));
+        assert_eq!(outcome(&in_state(State::Denied), Verb::Deny), ok(format!("denied {id}, it failed")));
+        let stopped = outcome(&in_state(State::Denied), Verb::DenyAndStop);
+        assert_eq!(stopped, ok(format!("denied {id}, it failed and its agent was stopped")));
+        let extended = outcome(&in_state(State::Pending), Verb::Extend);
+        assert_eq!(extended, ok(format!("extended {id}, it waits until 2023-11-14T22:18:20Z")));
         let expected = Err(format!("request {id} was not approved: it is withdrawn"));
-        assert_eq!(outcome(&in_state(State::Withdrawn), Effect::Allow), expected);
-        assert!(outcome(&in_state(State::Released), DENIED).is_err());
-        assert!(outcome(&in_state(State::Pending), Effect::Allow).is_err());
+        assert_eq!(outcome(&in_state(State::Withdrawn), Verb::Approve), expected);
+        for (state, verb) in [
+            (State::Released, Verb::Deny),
+            (State::Released, Verb::DenyAndStop),
+            (State::Pending, Verb::Approve),
+            (State::Decided, Verb::Escalate),
+            (State::Withdrawn, Verb::Extend),
+        ] {
+            assert!(outcome(&in_state(state.clone()), verb).is_err(), "{state:?} {verb:?}");
+        }
+    }
+
+    #[test]
+    fn a_vote_is_no_failure_and_no_approval() {
+        let mut request = samples::request(1);
+        request.ask.quorum = Some("2 of ops".parse().unwrap());
+        request.votes.push(Vote { by: Decider::Daemon, groups: Default::default(), reason: None, at_ms: 1 });
+        let told = outcome(&request, Verb::Approve).unwrap();
+        assert!(told.contains("counts, and more are wanted (2 of ops)"), "{told}");
+        request.ask.escalation = vec!["leads".parse().unwrap()];
+        request.escalated = 1;
+        let told = outcome(&request, Verb::Escalate).unwrap();
+        assert!(told.contains("now 2 of ops or leads can approve"), "{told}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod reload;
 mod review;
 mod run;
 mod show;
+mod sign;
 mod status;
 mod wrap;
 
@@ -62,6 +63,12 @@ enum Command {
     Approve(decide::ApproveArguments),
     /// Make the action of a request fail
     Deny(decide::DenyArguments),
+    /// Make the action of a request fail, and end every process of its agent's run
+    Stop(decide::DenyArguments),
+    /// Have the next reviewers of a request's rule asked
+    Escalate(decide::WaitArguments),
+    /// Move the deadline of a request by its own length
+    Extend(decide::WaitArguments),
     /// Decide requests in an interactive view
     Review(review::Arguments),
     /// Show how the daemon is
@@ -128,6 +135,9 @@ pub fn run() -> Result<Exit, Failure> {
         Command::Show(arguments) => show::run(arguments, &mut terminal),
         Command::Approve(arguments) => decide::approve(arguments, &mut terminal),
         Command::Deny(arguments) => decide::deny(arguments, &mut terminal),
+        Command::Stop(arguments) => decide::stop(arguments, &mut terminal),
+        Command::Escalate(arguments) => decide::escalate(arguments, &mut terminal),
+        Command::Extend(arguments) => decide::extend(arguments, &mut terminal),
         Command::Review(arguments) => review::run(arguments, &mut terminal),
         Command::Status(arguments) => status::run(arguments, &mut terminal),
         Command::Channels(arguments) => channels::run(arguments, &mut terminal),

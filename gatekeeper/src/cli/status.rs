@@ -29,6 +29,8 @@ fn lines(report: &StatusReport) -> Vec<String> {
     let StatusReport {
         version,
         kernel,
+        host,
+        boot_id,
         mode,
         uptime,
         policy,
@@ -49,6 +51,7 @@ fn lines(report: &StatusReport) -> Vec<String> {
     };
     let mut lines = vec![
         format!("gatekeeper   {} on kernel {}, up {}", safe(version), safe(kernel), time::short(*uptime)),
+        format!("host         {}, boot {}", safe(host), safe(boot_id)),
         format!("mode         {mode}"),
         format!("policy       {} rules, digest {}", policy.rules, safe(&policy.digest)),
         format!("holds        {open_holds} open, {pending} requests wait for a reviewer"),
@@ -100,6 +103,7 @@ mod tests {
     fn a_healthy_daemon_is_told_in_a_few_lines() {
         let expected = "\
 gatekeeper   0.1.0 on kernel 6.12.0, up 1h 2m
+host         host-1, boot 00112233-4455-6677-8899-aabbccddeeff
 mode         enforce
 policy       4 rules, digest 0123456789abcdef
 holds        2 open, 1 requests wait for a reviewer

@@ -143,6 +143,8 @@ pub(super) struct Rule {
     pub(super) reviewers: Option<Spanned<String>>,
     pub(super) escalate: Option<Spanned<Items>>,
     pub(super) danger_self_review: Option<Spanned<bool>>,
+    pub(super) comment: Option<Spanned<String>>,
+    pub(super) second_factor: Option<Spanned<bool>>,
 }
 
 /// A table. Without it serde would also take a list and give its values to the keys in their order.

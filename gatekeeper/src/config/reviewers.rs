@@ -11,8 +11,12 @@ use super::{
 use crate::{
     policy::{Fault, suggest},
     quorum::Quorum,
-    reviewer::{CLI, Directory, Reviewer},
+    request::Comment,
+    reviewer::{CLI, Directory, KEY, Reviewer},
 };
+
+const COMMENTS: [(&str, Comment); 4] =
+    [("none", Comment::None), ("deny", Comment::Deny), ("approve", Comment::Approve), ("all", Comment::All)];
 
 impl Checker<'_> {
     pub(super) fn reviewers(
@@ -44,7 +48,7 @@ impl Checker<'_> {
                 ("matrix", self.check(matrix.as_ref(), matrix_id), matrix.as_ref().map(Spanned::span)),
                 ("slack", self.check(slack.as_ref(), slack_id), slack.as_ref().map(Spanned::span)),
                 ("teams", self.check(teams.as_ref(), teams_id), teams.as_ref().map(Spanned::span)),
-                ("webhook", self.check(key.as_ref(), fingerprint), key.as_ref().map(Spanned::span)),
+                (KEY, self.check(key.as_ref(), fingerprint), key.as_ref().map(Spanned::span)),
             ];
             let mut own = BTreeMap::new();
             let any_written = accounts.iter().any(|(_, _, span)| span.is_some());
@@ -85,6 +89,49 @@ impl Checker<'_> {
     pub(super) fn quorum(&mut self, text: Option<&Spanned<String>>, reviewers: &Directory) -> Option<Quorum> {
         let written = text?;
         self.take(written.span(), read_quorum(written.as_ref(), reviewers))
+    }
+
+    /// Which decisions need a reason.
+    pub(super) fn comment(&mut self, text: Option<&Spanned<String>>) -> Comment {
+        let read = self.check(text, |text| {
+            let known = COMMENTS.iter().find(|(name, _)| *name == text).map(|(_, comment)| *comment);
+            known.ok_or_else(|| {
+                let way_out = suggest(text, COMMENTS.iter().map(|(name, _)| *name));
+                Fault::new(format!("{text:?} names no decisions that could need a reason"), way_out)
+            })
+        });
+        read.unwrap_or_default()
+    }
+
+    /// Whether those whom a rule asks could sign what it wants signed.
+    pub(super) fn signers(
+        &mut self,
+        second_factor: Option<&Spanned<bool>>,
+        quorum: Option<&Quorum>,
+        escalation: &[Quorum],
+        reviewers: &Directory,
+    ) {
+        let Some(written) = second_factor.filter(|wanted| *wanted.as_ref()) else { return };
+        let signers = reviewers.signers();
+        let way_out = "give more reviewers a `key`, or ask fewer";
+        if signers.is_empty() {
+            let message = "no reviewer has a `key`, so nobody could sign an approval";
+            self.fail(written.span(), message, "add `key = \"SHA256:…\"` to each `[[reviewer]]` who is asked");
+            return;
+        }
+        for quorum in quorum.into_iter().chain(escalation) {
+            // Without keys, it was told already where there are too few.
+            let message = match (reviewers.can_reach(quorum), signers.can_reach(quorum)) {
+                (Err(_), _) | (_, Ok(())) => continue,
+                (Ok(()), Err(name)) if name.is_empty() => {
+                    format!("too few of \"{quorum}\" have a `key` to sign an approval with")
+                }
+                (Ok(()), Err(name)) => format!(
+                    "without {name:?}, who does not decide about agents of their own, too few of \"{quorum}\" have a `key`"
+                ),
+            };
+            self.fail(written.span(), message, way_out);
+        }
     }
 
     /// Whom it asks next, in the order of the list.

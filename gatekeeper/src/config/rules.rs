@@ -57,6 +57,8 @@ impl Checker<'_> {
             reviewers: _,
             escalate: _,
             danger_self_review: _,
+            comment: _,
+            second_factor: _,
         } = &raw.as_ref().0;
         let name = self.rule_name(raw.span(), name.as_ref(), context);
         let kinds = match action {
@@ -239,6 +241,8 @@ impl Checker<'_> {
             reviewers,
             escalate,
             danger_self_review,
+            comment,
+            second_factor,
             ..
         } = &raw.as_ref().0;
         let Some(verdict) = verdict else {
@@ -260,9 +264,13 @@ impl Checker<'_> {
             (reviewers.as_ref().map(Spanned::span), "reviewers"),
             (escalate.as_ref().map(Spanned::span), "escalate"),
             (danger_self_review.as_ref().map(Spanned::span), "danger_self_review"),
+            (comment.as_ref().map(Spanned::span), "comment"),
+            (second_factor.as_ref().map(Spanned::span), "second_factor"),
         ];
+        let comment = self.comment(comment.as_ref());
         let quorum = self.quorum(reviewers.as_ref(), directory);
         let escalation = self.escalation(escalate.as_ref(), directory);
+        self.signers(second_factor.as_ref(), quorum.as_ref(), &escalation, directory);
         if let (Some(escalate), None) = (escalate, reviewers) {
             self.fail(
                 escalate.span(),
@@ -301,6 +309,8 @@ impl Checker<'_> {
                     quorum,
                     escalation,
                     danger_self_review: danger_self_review.as_ref().is_some_and(|may| *may.as_ref()),
+                    comment,
+                    second_factor: second_factor.as_ref().is_some_and(|wanted| *wanted.as_ref()),
                 })
             }
             other => {

@@ -394,6 +394,8 @@ fn job(hold: u64) -> Job {
         quorum: None,
         escalation: Vec::new(),
         danger_self_review: false,
+        comment: Default::default(),
+        second_factor: false,
     };
     let request = Request {
         id: RequestId::new(0, hold),

@@ -13,6 +13,8 @@ pub(crate) fn status() -> StatusReport {
     StatusReport {
         version: "0.1.0".to_owned(),
         kernel: "6.12.0".to_owned(),
+        host: "host-1".to_owned(),
+        boot_id: "00112233-4455-6677-8899-aabbccddeeff".to_owned(),
         mode: Mode::Enforce,
         uptime: Duration::from_secs(3_725),
         policy: PolicyStatus { digest: "0123456789abcdef".to_owned(), rules: 4 },

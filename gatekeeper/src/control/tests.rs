@@ -142,6 +142,7 @@ async fn answer_all(mut incoming: mpsc::Receiver<Incoming>, changes: broadcast::
                 let _ = changes.send(Arc::clone(&decided));
                 Answer::Request(decided)
             }),
+            Call::Act { id, .. } => find(id).map(Answer::Request),
             Call::Watch => Ok(Answer::Watch { pending: pending.clone(), changes: changes.subscribe() }),
             Call::Enrol { agent, .. } => Ok(Answer::One(Reply::Enrolled { agent, cgroup: peer.user })),
             // Never answered: the daemon drops the call.

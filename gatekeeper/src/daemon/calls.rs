@@ -7,13 +7,9 @@ use std::{
 
 use gatekeeper_common::{self as abi, names::PROGRAMS};
 
-use super::{
-    agents::Run,
-    core::{Daemon, Waiter},
-    judge,
-};
+use super::{acts::DENIED, agents::Run, core::Daemon, judge};
 use crate::{
-    broker::Input,
+    channel::Verb,
     config::Config,
     control::{
         protocol::{
@@ -24,7 +20,6 @@ use crate::{
     },
     provenance::Record,
     request::{Decider, Decision, Effect, RequestId, State},
-    reviewer::{CLI, Reviewer},
     text::Text,
 };
 
@@ -80,24 +75,15 @@ impl Daemon {
                 pending: self.broker.open_requests().cloned().collect(),
                 changes: self.changes.subscribe(),
             }),
+            Call::Decide { effect: Effect::Deny { errno }, .. } if !(1..=4095).contains(&errno) => {
+                Err(invalid("an errno lies between 1 and 4095", "leave it to gatekeeper"))
+            }
             Call::Decide { id, effect, reason } => {
-                if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES) {
-                    Err(invalid(format!("a reason has at most {REASON_BYTES} bytes"), "shorten it"))
-                } else if matches!(effect, Effect::Deny { errno } if !(1..=4095).contains(&errno)) {
-                    Err(invalid("an errno lies between 1 and 4095", "leave it to gatekeeper"))
-                } else {
-                    match self.local_reviewer(&peer, id) {
-                        Ok(Reviewer { name, groups, .. }) => {
-                            let reply_to = self.wait_for_reply(Waiter::Call { id, reply });
-                            let (channel, account) = (CLI.to_owned(), peer.uid.to_string());
-                            let by = Decider::Reviewer { name, channel, account, evidence: None };
-                            let decision = Decision { effect, by, reason, at_ms: self.now().wall_ms };
-                            self.step(Input::Decide { reply_to, id, decision, groups });
-                            return;
-                        }
-                        Err(error) => Err(error),
-                    }
-                }
+                let verb = if effect == Effect::Allow { Verb::Approve } else { Verb::Deny };
+                return self.call_act(&peer, (id, verb, effect), reason, None, reply);
+            }
+            Call::Act { id, verb, reason, signed } => {
+                return self.call_act(&peer, (id, verb, DENIED), reason, signed, reply);
             }
             Call::Enrol { agent, labels, intent, command } => {
                 let uid = Some(peer.uid);
@@ -108,17 +94,6 @@ impl Daemon {
         };
         // The caller may be gone.
         let _ = reply.send(result);
-    }
-
-    /// Who calls, if they may decide this request. Where no reviewers are declared, whoever may use the socket does.
-    fn local_reviewer(&self, peer: &crate::control::Peer, id: RequestId) -> Result<Reviewer, CallError> {
-        if self.config.reviewers.is_empty() {
-            return Ok(Reviewer { name: peer.user.clone(), ..Reviewer::default() });
-        }
-        let request = self.broker.request(id).ok_or_else(|| no_such_request(id))?;
-        self.may_decide(CLI, &peer.uid.to_string(), request).map_err(|refusal| {
-            CallError::new(ErrorCode::NotPermitted, format!("{} may not decide {id}: {refusal}", peer.user))
-        })
     }
 
     /// Somebody was turned away; it may have been an agent that tried to decide its own request.
@@ -147,6 +122,8 @@ impl Daemon {
         Ok(StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            host: self.channels.host.clone(),
+            boot_id: self.log.boot_id().to_owned(),
             mode: if self.enforces() { Mode::Enforce } else { Mode::Observe },
             uptime: self.started.elapsed(),
             policy: policy_status(&self.config),

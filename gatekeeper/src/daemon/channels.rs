@@ -14,12 +14,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     DaemonError, Event,
+    acts::{DENIED, Uncounted, Wish},
     agents::Agents,
     core::{Daemon, Waiter},
     judge,
 };
 use crate::{
-    broker::{Change, Input, Reply},
+    broker::{Change, Reply},
     channel::{
         Act, Answer, Channel, Event as ChannelEvent, Failure, Inbox, MessageId, Standing, Verb,
         card::Card,
@@ -36,8 +37,8 @@ use crate::{
     config::{ChannelConfig, ChannelKind, Config, SecretSource},
     control::protocol::ChannelStatus,
     provenance::Record,
-    request::{Decider, Decision, Effect, Request, RequestId, State},
-    reviewer::{Directory, Refusal, Reviewer},
+    request::{Request, RequestId},
+    reviewer::{Directory, KEY, statement::Place},
 };
 
 /// Events of channels that may wait for the loop.
@@ -46,8 +47,6 @@ const EVENTS: usize = 256;
 const ACTS: usize = 4096;
 /// Acts that may wait for their card.
 const EARLY: usize = 64;
-/// What a denied action fails with.
-const DENIED: Effect = Effect::Deny { errno: 1 };
 
 /// One channel.
 struct Line {
@@ -67,13 +66,13 @@ pub(super) struct Channels {
     lines: Vec<Line>,
     /// Events of acts that were seen, the oldest first.
     acts: VecDeque<(usize, String)>,
-    host: String,
+    pub(super) host: String,
     /// Digest of the latest card of each open request.
     digests: HashMap<RequestId, String>,
     /// Whether they were told which requests there are.
     know: bool,
     /// Cgroups whose processes end when the request does.
-    stops: HashMap<RequestId, String>,
+    pub(super) stops: HashMap<RequestId, String>,
 }
 
 impl Channels {
@@ -82,7 +81,7 @@ impl Channels {
     /// # Errors
     /// A secret cannot be read, or the thread cannot be started.
     pub(super) fn start(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Self, DaemonError> {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host = host_name();
         let mut channels = Self { host, ..Self::default() };
         if config.channels.is_empty() {
             return Ok(channels);
@@ -148,6 +147,12 @@ impl Channels {
             .collect()
     }
 
+    /// Digest of a request's card as it is now.
+    pub(super) fn card_digest(&self, request: &Request) -> String {
+        let shown = self.digests.get(&request.id).cloned();
+        shown.unwrap_or_else(|| Card::new(request, &self.host, &[]).digest)
+    }
+
     fn order(&self, order: &Order) {
         for line in &self.lines {
             // Its thread has ended otherwise, which was told.
@@ -156,7 +161,7 @@ impl Channels {
     }
 
     /// Whether an act is new. Platforms deliver at least once.
-    fn is_new(&mut self, number: usize, event: &str) -> bool {
+    pub(super) fn is_new(&mut self, number: usize, event: &str) -> bool {
         let known = self.acts.iter().any(|(line, known)| *line == number && known == event);
         if !known {
             if self.acts.len() == ACTS {
@@ -166,6 +171,11 @@ impl Channels {
         }
         !known
     }
+}
+
+/// Name of this host, for people.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// A channel of any type.
@@ -215,12 +225,13 @@ fn make(channel: &ChannelConfig, reviewers: &Directory) -> Result<Made, DaemonEr
             Workflows::new(workflows::Settings { url: read_secret(channel, url)? }).map(Made::Workflows)
         }
         ChannelKind::Webhook { url, signing_key, listen } => {
-            let keys = reviewers.reviewers().iter().filter_map(|reviewer| reviewer.accounts.get("webhook").cloned());
+            let keys = reviewers.reviewers().iter().filter_map(|reviewer| reviewer.accounts.get(KEY).cloned());
             Webhook::new(
                 webhook::Settings {
                     url: read_secret(channel, url)?,
                     signing_key: read_secret(channel, signing_key)?,
                     decisions: listen.map(|listen| webhook::Decisions { listen, keys: keys.collect() }),
+                    place: Place::new(&host_name(), &super::start::boot_id()?),
                 },
                 Arc::new(SystemClock),
             )
@@ -277,7 +288,7 @@ fn configured<'a>(config: &'a Config, name: &str) -> Result<&'a ChannelConfig, D
 
 async fn post_and_edit(channel: &impl Channel) -> Result<MessageId, Failure> {
     let now = Clock::now(&SystemClock);
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host = host_name();
     let card = Card::of_test(RequestId::new(now.wall_ms, now.boot_ns), &host);
     let message = channel.post(&card, &format!("test {}", card.request)).await?;
     channel.offer(&message, &card).await?;
@@ -435,45 +446,42 @@ impl Daemon {
             line.early.push((act, answer));
             return;
         }
-        let (reviewer, request) = match self.judge_act(number, &act) {
-            Ok(judged) => judged,
-            Err(reason) => {
-                self.refuse_act(number, act, &reason);
-                // Its connection may be gone.
-                let _ = answer.send(Answer { counted: false, text: reason });
-                return;
+        let (id, verb, event) = (act.request, act.verb, act.evidence.event.clone());
+        let judged = match self.is_from_where_it_should(number, &act) {
+            Ok(()) => {
+                let Some(wish) = self.wish(number, act) else { return };
+                self.judge(wish, None).map_err(|uncounted| {
+                    let (wish, uncounted) = *uncounted;
+                    let text = uncounted.for_channel(id, &self.channels.host);
+                    (wish, text)
+                })
             }
+            Err(text) => match self.wish(number, act) {
+                Some(wish) => Err((wish, text)),
+                None => return,
+            },
         };
-        let Some(line) = self.channels.lines.get(number) else { return };
-        let Act { account, request: id, verb, reason, typed: _, evidence } = act;
-        let by = Decider::Reviewer {
-            name: reviewer.name,
-            channel: line.config.name.clone(),
-            account: account.id,
-            evidence: Some(Box::new(evidence)),
-        };
-        let reply_to = self.wait_for_reply(Waiter::Act { id, verb, answer });
-        let effect = if verb == Verb::Approve { Effect::Allow } else { DENIED };
-        match verb {
-            Verb::Escalate => self.step(Input::Escalate { reply_to, id, by }),
-            Verb::Extend => self.step(Input::Extend { reply_to, id, by }),
-            Verb::Approve | Verb::Deny | Verb::DenyAndStop => {
-                if verb == Verb::DenyAndStop
-                    && request.state == State::Pending
-                    && let Some(cgroup) = judge::cgroup_of(request.task.pid)
-                {
-                    self.channels.stops.insert(id, cgroup);
-                }
-                let decision = Decision { effect, by, reason, at_ms: self.now().wall_ms };
-                self.step(Input::Decide { reply_to, id, decision, groups: reviewer.groups });
+        match judged {
+            Ok(judged) => self.carry_out(judged, Waiter::Act { id, verb, answer }),
+            Err((wish, text)) => {
+                self.record_uncounted(&wish, event, &text);
+                // Its connection may be gone.
+                let _ = answer.send(Answer { counted: false, text });
             }
         }
     }
 
-    /// Whether an act counts: whose it is, and about which request.
-    fn judge_act(&mut self, number: usize, act: &Act) -> Result<(Reviewer, Arc<Request>), String> {
+    fn wish(&self, number: usize, act: Act) -> Option<Wish> {
+        let line = self.channels.lines.get(number)?;
+        let Act { account, request, verb, reason, typed, evidence } = act;
+        let (channel, kind) = (line.config.name.clone(), line.config.kind.name());
+        let (account, evidence) = (account.id, Some(evidence));
+        Some(Wish { request, verb, denial: DENIED, reason, typed, channel, kind, account, evidence })
+    }
+
+    /// Whether an act is new, of a person in good standing, and was done where it counts.
+    fn is_from_where_it_should(&mut self, number: usize, act: &Act) -> Result<(), String> {
         let Some(line) = self.channels.lines.get(number) else { return Err("there is no such channel".to_owned()) };
-        let kind = line.config.kind.name();
         let on_its_card =
             act.evidence.message.is_some() && line.shown.get(&act.request) == act.evidence.message.as_ref();
         if !self.channels.is_new(number, &act.evidence.event) {
@@ -488,7 +496,7 @@ impl Daemon {
             Standing::Unconfirmed => return Err("this account's address was never confirmed".to_owned()),
             Standing::Unknown(why) => return Err(format!("it cannot be told whose account this is: {why}")),
         }
-        let request = self.broker.request(act.request).cloned();
+        let request = self.broker.request(act.request);
         let request = request.ok_or_else(|| super::calls::no_such_request(act.request).message)?;
         // A click counts on the very message that was posted for the request, and nowhere else.
         if !act.typed && !on_its_card && !request.state.is_final() {
@@ -497,55 +505,35 @@ impl Daemon {
         // What was seen is what is decided about.
         let latest = self.channels.digests.get(&act.request);
         if act.evidence.card.is_some() && latest.is_some() && latest != act.evidence.card.as_ref() {
-            return Err(format!("the card of {} has changed since; look at it again", act.request));
+            return Err(Uncounted::Changed(act.request).to_string());
         }
-        if act.typed && act.reason.is_none() && matches!(act.verb, Verb::Deny | Verb::DenyAndStop) {
-            return Err(format!("a denial needs a reason: {} {} WHY", act.verb.word(), act.request));
-        }
-        if act.reason.as_ref().is_some_and(|reason| reason.len() > super::calls::REASON_BYTES) {
-            return Err(format!("a reason has at most {} bytes", super::calls::REASON_BYTES));
-        }
-        let reviewer = self.may_decide(kind, &act.account.id, &request).map_err(|refusal| refusal.to_string())?;
-        Ok((reviewer, request))
-    }
-
-    fn refuse_act(&mut self, number: usize, act: Act, reason: &str) {
-        let Some(line) = self.channels.lines.get(number) else { return };
-        let (channel, Act { account, request, verb, evidence, .. }) = (line.config.name.clone(), act);
-        tracing::warn!(channel, account = account.id, %request, "an act does not count: {reason}");
-        self.record(&Record::ActRefused {
-            request,
-            channel,
-            account: account.id,
-            verb: verb.word().to_owned(),
-            event: evidence.event,
-            reason: reason.to_owned(),
-        });
-    }
-
-    /// Who decides with an account, if they may. Without declared reviewers there are only local commands.
-    pub(super) fn may_decide(&self, kind: &str, account: &str, request: &Request) -> Result<Reviewer, Refusal> {
-        let cgroup = judge::cgroup_of(request.task.pid).unwrap_or_default();
-        let origin = self.agents.origin(&request.action.agent, &cgroup, &self.config);
-        self.config.reviewers.may_decide(kind, account, request, &origin).cloned()
+        Ok(())
     }
 
     /// What is left to do when a request has ended: its agent may have to end with it.
-    pub(super) fn request_ended(&mut self, request: RequestId) {
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn request_ended(&mut self, request: RequestId) -> Result<(), String> {
         for line in &mut self.channels.lines {
             line.shown.remove(&request);
             // Dropped senders tell that nothing was counted.
             line.early.retain(|(act, _)| act.request != request);
         }
         self.channels.digests.remove(&request);
-        let Some(cgroup) = self.channels.stops.remove(&request) else { return };
+        let Some(cgroup) = self.channels.stops.remove(&request) else { return Ok(()) };
         let path = self.agents.cgroup_root().join(Agents::run_of(&cgroup).trim_start_matches('/'));
         match std::fs::write(path.join("cgroup.kill"), "1") {
             Ok(()) => self.record(&Record::AgentStopped { request, cgroup: cgroup.as_str().into() }),
             // It has ended by itself.
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
-            Err(err) => self.error(format!("the agent in {cgroup} cannot be stopped: {err}")),
+            Err(err) => {
+                let text = format!("the agent in {cgroup} cannot be stopped: {err}");
+                self.error(text.clone());
+                return Err(text);
+            }
         }
+        Ok(())
     }
 }
 

@@ -50,7 +50,7 @@ const ERRORS: usize = 20;
 /// Who waits for what the broker says.
 pub(super) enum Waiter {
     /// A call of the control socket.
-    Call { id: RequestId, reply: DecideReply },
+    Call { id: RequestId, verb: Verb, reply: DecideReply },
     /// Somebody on a channel.
     Act { id: RequestId, verb: Verb, answer: oneshot::Sender<channel::Answer> },
 }
@@ -417,11 +417,12 @@ impl Daemon {
     fn notify(&mut self, request: Arc<Request>, change: Change) {
         self.show(&request, change);
         if change == Change::Ended {
-            self.request_ended(request.id);
+            let stopped = self.request_ended(request.id);
             self.gatherer.cancel(request.hold);
             for reply in self.answered.remove(&request.id).unwrap_or_default() {
+                let not = stopped.clone().map_err(|text| CallError::new(ErrorCode::Internal, text));
                 // The caller may be gone.
-                let _ = reply.send(Ok(Answer::Request(request.clone())));
+                let _ = reply.send(not.map(|()| Answer::Request(request.clone())));
             }
         }
         // Nobody may be watching.
@@ -429,8 +430,8 @@ impl Daemon {
     }
 
     fn reply(&mut self, to: u64, reply: Reply) {
-        let (id, sender) = match self.deciders.remove(&to) {
-            Some(Waiter::Call { id, reply }) => (id, reply),
+        let (id, verb, sender) = match self.deciders.remove(&to) {
+            Some(Waiter::Call { id, verb, reply }) => (id, verb, reply),
             Some(Waiter::Act { id, verb, answer }) => {
                 // Their connection may be gone.
                 let _ = answer.send(super::channels::answer(&reply, verb, id));
@@ -458,8 +459,8 @@ impl Daemon {
                 None => Err(super::calls::no_such_request(id)),
             },
             Reply::VotedBefore | Reply::NoMore => {
-                let text = super::channels::answer(&reply, Verb::Approve, id).text;
-                Err(CallError::new(ErrorCode::AlreadyDecided, text))
+                let code = if reply == Reply::NoMore { ErrorCode::NoMore } else { ErrorCode::AlreadyDecided };
+                Err(CallError::new(code, super::channels::answer(&reply, verb, id).text))
             }
         };
         let _ = sender.send(result);

@@ -3,6 +3,7 @@
 //! Everything that happens comes in as one `Event` and is dealt with to its end before the next; the loop is in
 //! `core`. Here are start and stop. Nothing here decides about an action.
 
+mod acts;
 mod agents;
 mod calls;
 mod channels;

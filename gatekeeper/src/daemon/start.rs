@@ -50,7 +50,7 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
     result
 }
 
-fn boot_id() -> Result<String, DaemonError> {
+pub(super) fn boot_id() -> Result<String, DaemonError> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|id| id.trim().to_owned())
         .map_err(|err| DaemonError::System("read the boot id", err))

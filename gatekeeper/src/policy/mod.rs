@@ -73,18 +73,27 @@ impl Policy {
         let outcome = match &rule.verdict {
             RuleVerdict::Allow => Outcome::Allow,
             RuleVerdict::Deny { errno } => Outcome::Deny { errno: errno.number() },
-            RuleVerdict::Ask { deadline, danger_allow_on_timeout, risk, quorum, escalation, danger_self_review } => {
-                Outcome::Ask(Ask {
-                    rule: rule.name.clone(),
-                    deadline: *deadline,
-                    danger_allow_on_timeout: *danger_allow_on_timeout,
-                    risk: *risk,
-                    reason: rule.reason.clone(),
-                    quorum: quorum.clone(),
-                    escalation: escalation.clone(),
-                    danger_self_review: *danger_self_review,
-                })
-            }
+            RuleVerdict::Ask {
+                deadline,
+                danger_allow_on_timeout,
+                risk,
+                quorum,
+                escalation,
+                danger_self_review,
+                comment,
+                second_factor,
+            } => Outcome::Ask(Ask {
+                rule: rule.name.clone(),
+                deadline: *deadline,
+                danger_allow_on_timeout: *danger_allow_on_timeout,
+                risk: *risk,
+                reason: rule.reason.clone(),
+                quorum: quorum.clone(),
+                escalation: escalation.clone(),
+                danger_self_review: *danger_self_review,
+                comment: *comment,
+                second_factor: *second_factor,
+            }),
         };
         Evaluation { rule: Some(rule.name.clone()), reason: rule.reason.clone(), outcome }
     }
@@ -101,8 +110,8 @@ impl Policy {
 
 impl Evaluation {
     /// The stricter of two evaluations that concern one act, such as a script and its interpreter: deny before ask
-    /// before allow. Of two asks the one with the higher risk is shown, with the shorter deadline of both, and it
-    /// allows on time-out only if both do.
+    /// before allow. Of two asks the one with the higher risk is shown, with the shorter deadline of both; it allows on
+    /// time-out only if both do, and wants reasons and signatures if either does.
     pub fn stricter(self, other: Self) -> Self {
         let rank = |evaluation: &Self| match &evaluation.outcome {
             Outcome::Allow => (0, None),
@@ -113,6 +122,8 @@ impl Evaluation {
         if let (Outcome::Ask(ask), Outcome::Ask(milder)) = (&mut stricter.outcome, &milder.outcome) {
             ask.deadline = ask.deadline.min(milder.deadline);
             ask.danger_allow_on_timeout &= milder.danger_allow_on_timeout;
+            ask.comment = ask.comment.union(milder.comment);
+            ask.second_factor |= milder.second_factor;
         }
         if stricter.outcome == Outcome::Allow && stricter.rule.is_none() {
             return milder;

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     action::{Action, ActionKind, Address, Target},
     quorum::Quorum,
-    request::Risk,
+    request::{Comment, Risk},
     text::Text,
 };
 
@@ -68,6 +68,10 @@ pub enum RuleVerdict {
         escalation: Vec<Quorum>,
         /// Let people decide about agents of their own.
         danger_self_review: bool,
+        /// Which decisions need a reason.
+        comment: Comment,
+        /// Approvals need a signature by the reviewer's own key.
+        second_factor: bool,
     },
 }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{tables::Tables, *};
 use crate::{
     action::{ActionKind, Address, Target},
-    request::Risk,
+    request::{Comment, Risk},
     text::Text,
 };
 
@@ -37,6 +37,8 @@ fn ask() -> RuleVerdict {
         quorum: None,
         escalation: Vec::new(),
         danger_self_review: false,
+        comment: Default::default(),
+        second_factor: false,
     }
 }
 
@@ -306,6 +308,8 @@ fn the_stricter_of_two_evaluations_holds() {
             quorum: None,
             escalation: Vec::new(),
             danger_self_review: false,
+            comment: Default::default(),
+            second_factor: false,
         };
         with(name, Outcome::Ask(ask))
     };
@@ -319,6 +323,17 @@ fn the_stricter_of_two_evaluations_holds() {
     assert_eq!(none().stricter(ask("a", 9, true, Risk::Low)), ask("a", 9, true, Risk::Low));
     let both = ask("low", 5, false, Risk::Low).stricter(ask("high", 60, true, Risk::High));
     assert_eq!(both, ask("high", 5, false, Risk::High));
+    // Whichever is shown, what either wants with a decision is wanted.
+    let demanding = |name: &str, risk| {
+        let mut evaluation = ask(name, 5, false, risk);
+        if let Outcome::Ask(ask) = &mut evaluation.outcome {
+            (ask.comment, ask.second_factor) = (Comment::All, true);
+        }
+        evaluation
+    };
+    let low = demanding("low", Risk::Low).stricter(ask("high", 5, false, Risk::High));
+    assert_eq!(low, demanding("high", Risk::High));
+    assert_eq!(ask("low", 5, false, Risk::Low).stricter(demanding("high", Risk::High)), demanding("high", Risk::High));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::{
     action::{Address, Object, Task},
-    request::{Ask, Decider, Decision, Effect, Evidence, MessageId, Risk, State},
+    request::{Ask, Comment, Decider, Decision, Effect, Evidence, MessageId, Risk, SignedStatement, State},
     text::Text,
 };
 
@@ -137,7 +137,18 @@ impl Json<'_> {
     }
 
     pub(super) fn ask(&mut self, ask: &Ask) -> &mut Self {
-        let Ask { rule, deadline, danger_allow_on_timeout, risk, reason, quorum, escalation, danger_self_review } = ask;
+        let Ask {
+            rule,
+            deadline,
+            danger_allow_on_timeout,
+            risk,
+            reason,
+            quorum,
+            escalation,
+            danger_self_review,
+            comment,
+            second_factor,
+        } = ask;
         self.raw("{\"rule\":").string(rule).raw(",\"deadline\":");
         self.number(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
         self.raw(",\"danger_allow_on_timeout\":").flag(*danger_allow_on_timeout);
@@ -159,7 +170,15 @@ impl Json<'_> {
             before = ",";
         }
         self.raw(if escalation.is_empty() { ",\"escalation\":[]" } else { "]" });
-        self.raw(",\"danger_self_review\":").flag(*danger_self_review).raw("}")
+        self.raw(",\"danger_self_review\":").flag(*danger_self_review);
+        self.raw(match comment {
+            Comment::None => ",\"comment\":\"none\"",
+            Comment::TypedDeny => ",\"comment\":\"typed_deny\"",
+            Comment::Deny => ",\"comment\":\"deny\"",
+            Comment::Approve => ",\"comment\":\"approve\"",
+            Comment::All => ",\"comment\":\"all\"",
+        });
+        self.raw(",\"second_factor\":").flag(*second_factor).raw("}")
     }
 
     pub(super) fn effect(&mut self, effect: Effect) -> &mut Self {
@@ -186,13 +205,17 @@ impl Json<'_> {
             Decider::Reviewer { name, channel, account, evidence } => {
                 self.raw("{\"kind\":\"reviewer\",\"name\":").string(name);
                 self.raw(",\"channel\":").string(channel).raw(",\"account\":").string(account);
-                if let Some(Evidence { message, event, card }) = evidence.as_deref() {
+                if let Some(Evidence { message, event, card, signed }) = evidence.as_deref() {
                     self.raw(",\"evidence\":{\"event\":").string(event);
                     if let Some(MessageId(message)) = message {
                         self.raw(",\"message\":").string(message);
                     }
                     if let Some(card) = card {
                         self.raw(",\"card\":").string(card);
+                    }
+                    if let Some(SignedStatement { statement, signature }) = signed {
+                        self.raw(",\"signed\":{\"statement\":").string(statement);
+                        self.raw(",\"signature\":").string(signature).raw("}");
                     }
                     self.raw("}");
                 }
@@ -329,6 +352,9 @@ mod tests {
                     quorum: some[0].then(|| "2 of ops or leads".parse().unwrap()),
                     escalation: vec!["leads".parse().unwrap(); usize::from(errno % 3)],
                     danger_self_review: some[1],
+                    comment: [Comment::None, Comment::TypedDeny, Comment::Deny, Comment::Approve, Comment::All]
+                        [usize::from(errno % 5)],
+                    second_factor: some[0],
                 };
                 agree(&ask, |json| { json.ask(&ask); });
             }
@@ -336,6 +362,7 @@ mod tests {
                 message: some[0].then(|| MessageId(string.clone())),
                 event: string.clone(),
                 card: some[1].then(|| string.clone()),
+                signed: some[0].then(|| SignedStatement { statement: string.clone(), signature: string.clone() }),
             };
             let reviewer = Decider::Reviewer {
                 name: string.clone(),

@@ -245,6 +245,11 @@ impl Log {
         !self.pending.is_empty()
     }
 
+    /// Names this boot.
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
     /// Number of records, durable or not.
     pub fn records(&self) -> u64 {
         self.next_index

@@ -35,7 +35,7 @@ pub fn line(leaf: &[u8]) -> String {
     if let Some(rule) = record.get("ask").and_then(|ask| ask.get("rule")).and_then(Value::as_str) {
         let _ = write!(line, " rule {}", quoted(rule));
     }
-    let decision = record.get("decision");
+    let decision = record.get("decision").or_else(|| record.get("vote"));
     if let Some(effect) = record.get("effect").or_else(|| decision.and_then(|decision| decision.get("effect"))) {
         let _ = write!(line, " {}", effect_word(effect));
     }
@@ -154,6 +154,9 @@ fn describe_decision(line: &mut String, decision: &Value) {
         Some("deadline") => write!(line, " because the deadline passed"),
         _ => write!(line, " by gatekeeper itself"),
     };
+    if by.and_then(|by| by.get("evidence")?.get("signed")).is_some() {
+        line.push_str(" signed");
+    }
     if let Some(reason) = decision.get("reason").and_then(Value::as_str) {
         let _ = write!(line, ": {}", quoted(reason));
     }
@@ -204,6 +207,26 @@ fn utc(wall_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_signed_is_told() {
+        let leaf = |what: &str, evidence: serde_json::Value| {
+            let by = serde_json::json!({
+                "kind": "reviewer", "name": "kim", "channel": "cli", "account": "0", "evidence": evidence,
+            });
+            let said = serde_json::json!({ "effect": "allow", "by": by, "reason": "seen", "at_ms": 0 });
+            let record = serde_json::json!({ "wall_ms": 0, "index": 1, "type": what, "id": "AB12-CD34", what: said });
+            line(record.to_string().as_bytes())
+        };
+        let start = "1970-01-01T00:00:00.000Z      1";
+        let signed = serde_json::json!({ "event": "e", "signed": { "statement": "a\n", "signature": "b" } });
+        let expected = format!("{start} vote          AB12-CD34 allow by \"kim\" (cli 0) signed: \"seen\"");
+        assert_eq!(leaf("vote", signed.clone()), expected);
+        let expected = format!("{start} decision      AB12-CD34 allow by \"kim\" (cli 0) signed: \"seen\"");
+        assert_eq!(leaf("decision", signed), expected);
+        let expected = format!("{start} decision      AB12-CD34 allow by \"kim\" (cli 0): \"seen\"");
+        assert_eq!(leaf("decision", serde_json::json!({ "event": "e" })), expected);
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {

@@ -116,6 +116,8 @@ fn ask() -> Outcome {
         quorum: None,
         escalation: Vec::new(),
         danger_self_review: false,
+        comment: Default::default(),
+        second_factor: false,
     })
 }
 

@@ -1,10 +1,13 @@
 //! A held action that reviewers have been asked about: the words that the broker, the channels, the control socket and
 //! the provenance log share.
 
+mod comment;
+
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::comment::Comment;
 use crate::{
     action::{Action, Task},
     quorum::Quorum,
@@ -125,6 +128,12 @@ pub struct Ask {
     /// Let people decide about agents of their own.
     #[serde(default)]
     pub danger_self_review: bool,
+    /// Which decisions need a reason.
+    #[serde(default)]
+    pub comment: Comment,
+    /// Approvals count only with a signature by the reviewer's own key.
+    #[serde(default)]
+    pub second_factor: bool,
 }
 
 /// Who or what decided.
@@ -156,6 +165,13 @@ pub enum Decider {
     Daemon,
 }
 
+impl Decider {
+    /// Whether a person signed it with a key of their own.
+    pub fn is_signed(&self) -> bool {
+        matches!(self, Self::Reviewer { evidence: Some(evidence), .. } if evidence.signed.is_some())
+    }
+}
+
 /// Names a message on a channel, in the channel's own words: for Matrix the event id, for Slack channel and timestamp.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -176,6 +192,19 @@ pub struct Evidence {
     pub event: String,
     /// SHA-256 of the card that was acted on, hexadecimal, as far as the channel can tell.
     pub card: Option<String>,
+    /// The reviewer's own signature, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedStatement>,
+}
+
+/// What a reviewer signed with a key of their own, byte for byte, so that anybody who has the public key can verify it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedStatement {
+    /// The text that was signed.
+    pub statement: String,
+    /// The signature, as `ssh-keygen -Y sign` writes it.
+    pub signature: String,
 }
 
 /// One person's approval where more than one is wanted.

@@ -21,6 +21,8 @@ use crate::{
 
 /// Name of the channel of local commands; accounts on it are user ids.
 pub const CLI: &str = "cli";
+/// Where the fingerprint of a reviewer's own key stands among their accounts. Those of the webhook channel are these.
+pub const KEY: &str = "webhook";
 
 /// A person who may decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +91,12 @@ impl Directory {
     /// Whether nobody is declared: then people cannot be told apart, and only local commands decide.
     pub fn is_empty(&self) -> bool {
         self.reviewers.is_empty()
+    }
+
+    /// Those who have a key to sign with.
+    pub fn signers(&self) -> Self {
+        let signers = self.reviewers.iter().filter(|reviewer| reviewer.accounts.contains_key(KEY));
+        Self { reviewers: signers.cloned().collect() }
     }
 
     /// Who has an account on a kind of channel.

@@ -5,26 +5,47 @@
 
 use std::{fmt::Write as _, ops::RangeInclusive, time::Duration};
 
-use crate::request::RequestId;
+use crate::{request::RequestId, text::Text};
 
 /// The first line: what is signed is nothing else, and in no other form.
 const TITLE: &str = "gatekeeper decision v1";
 /// Labels of the other lines, in their order.
-const LABELS: [&str; 6] = ["request", "card", "verb", "reason", "at", "nonce"];
+const LABELS: [&str; 8] = ["request", "host", "boot", "card", "verb", "reason", "at", "nonce"];
 /// How far the signer's clock and this host's may differ, either way.
 pub const SKEW: Duration = Duration::from_secs(5 * 60);
 /// Longest reason, in bytes: it is shown on cards and kept in the log.
 pub const MAX_REASON_BYTES: usize = 1_000;
+/// Longest name of a host, and longest name of a boot, in bytes.
+const MAX_HOST_BYTES: usize = 255;
+const MAX_BOOT_BYTES: usize = 64;
 /// Characters of a nonce: long enough not to be met by chance, short enough to remember.
 const NONCE_CHARS: RangeInclusive<usize> = 16..=64;
 /// Longest statement, in bytes: all lines at their longest, with room.
 pub const MAX_BYTES: usize = 2_048;
+
+/// Where a request waits. Ids of requests repeat on other hosts and after other boots; with this a statement is about one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the host.
+    pub host: String,
+    /// Names the boot: `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+}
+
+impl Place {
+    /// What can be odd about a host's name is escaped.
+    pub fn new(host: &str, boot: &str) -> Self {
+        Self { host: Text::from(host).to_string(), boot: boot.to_owned() }
+    }
+}
 
 /// What a reviewer signs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     /// Which request.
     pub request: RequestId,
+    /// Where it waits.
+    pub place: Place,
     /// Digest of the card that was seen, hexadecimal.
     pub card: String,
     /// What is to be done, as it is typed: `approve`.
@@ -60,9 +81,12 @@ pub enum BadStatement {
 impl Statement {
     /// The text to sign.
     pub fn text(&self) -> String {
-        let Self { request, card, verb, reason, at_ms, nonce } = self;
+        let Self { request, place: Place { host, boot }, card, verb, reason, at_ms, nonce } = self;
         let at = write_time(*at_ms);
-        format!("{TITLE}\nrequest: {request}\ncard: {card}\nverb: {verb}\nreason: {reason}\nat: {at}\nnonce: {nonce}\n")
+        format!(
+            "{TITLE}\nrequest: {request}\nhost: {host}\nboot: {boot}\ncard: {card}\nverb: {verb}\nreason: {reason}\nat: {at}\n\
+             nonce: {nonce}\n"
+        )
     }
 
     /// Reads what [`Self::text`] writes, and nothing else.
@@ -83,18 +107,27 @@ impl Statement {
             lines.next().and_then(|line| line.strip_prefix(label)).and_then(|rest| rest.strip_prefix(": "))
         });
         let mut value = || values.next().flatten().ok_or(BadStatement::Form("a line is missing or out of its place"));
-        let (request, card, verb, reason, at, nonce) = (value()?, value()?, value()?, value()?, value()?, value()?);
+        let (request, host, boot, card) = (value()?, value()?, value()?, value()?);
+        let (verb, reason, at, nonce) = (value()?, value()?, value()?, value()?);
         if lines.next().is_some() {
             return Err(BadStatement::Form("there are more lines"));
         }
         let statement = Self {
             request: request.parse().map_err(|_| BadStatement::Form("no request id"))?,
+            place: Place { host: host.to_owned(), boot: boot.to_owned() },
             card: card.to_owned(),
             verb: verb.to_owned(),
             reason: reason.to_owned(),
             at_ms: read_time(at).ok_or(BadStatement::Form("no time such as 2026-01-31T08:00:00Z"))?,
             nonce: nonce.to_owned(),
         };
+        if host.is_empty() || host.len() > MAX_HOST_BYTES || host.chars().any(char::is_control) {
+            return Err(BadStatement::Form("no host's name"));
+        }
+        let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-');
+        if boot.is_empty() || boot.len() > MAX_BOOT_BYTES || !boot.bytes().all(hexadecimal) {
+            return Err(BadStatement::Form("no boot such as /proc/sys/kernel/random/boot_id names"));
+        }
         if card.len() != 64 || !card.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(BadStatement::Form("the card is no digest of 64 lower-case hexadecimal digits"));
         }
@@ -195,6 +228,7 @@ mod tests {
     fn sample() -> Statement {
         Statement {
             request: RequestId::new(7, 42),
+            place: Place::new("web-1", "00112233-4455-6677-8899-aabbccddeeff"),
             card: "ab".repeat(32),
             verb: "approve".to_owned(),
             reason: "looked at it: fine".to_owned(),
@@ -210,7 +244,8 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "gatekeeper decision v1\nrequest: {id}\ncard: {}\nverb: approve\nreason: looked at it: fine\n\
+                "gatekeeper decision v1\nrequest: {id}\nhost: web-1\nboot: 00112233-4455-6677-8899-aabbccddeeff\ncard: {}\n\
+                 verb: approve\nreason: looked at it: fine\n\
                  at: 2023-11-14T22:13:20Z\nnonce: 0123456789abcdef\n",
                 "ab".repeat(32)
             )
@@ -226,6 +261,11 @@ mod tests {
             &text.replace('\n', "\r\n"),
             &text.replace("v1", "v2"),
             &text.replace("verb: approve\n", ""),
+            &text.replace("host: web-1\n", ""),
+            &text.replace("web-1", ""),
+            &text.replace("web-1", "web\x1b1"),
+            &text.replace("00112233", "0011223G"),
+            &text.replace("00112233-4455-6677-8899-aabbccddeeff", ""),
             &text.replace("verb: approve", "verb: Approve"),
             &text.replace("verb: approve", "verb:approve"),
             &text.replace("verb: approve", "verb: "),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::stage::{self, Tool, id, records};
 
 /// The fake, and what it says.
-struct Fake {
+pub(crate) struct Fake {
     child: Child,
     input: ChildStdin,
     lines: Receiver<Value>,
@@ -22,7 +22,7 @@ struct Fake {
 }
 
 impl Fake {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut child = Command::new(program("slack-fake"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -55,15 +55,19 @@ impl Fake {
         }
     }
 
-    fn command(&mut self, command: &Value) -> Value {
+    pub(crate) fn command(&mut self, command: &Value) -> Value {
+        self.try_command(command).unwrap_or_else(|answer| panic!("{command}: {answer}"))
+    }
+
+    /// The answer, or what the fake says instead.
+    pub(crate) fn try_command(&mut self, command: &Value) -> Result<Value, Value> {
         writeln!(self.input, "{command}").unwrap();
         let answer = self.wait_for("command");
-        assert!(answer["error"].is_null(), "{command}: {answer}");
-        answer["answer"].clone()
+        if answer["error"].is_null() { Ok(answer["answer"].clone()) } else { Err(answer) }
     }
 
     /// The card of a request: a message of the bot's that is in no thread.
-    fn card(&mut self, request: &str) -> Value {
+    pub(crate) fn card(&mut self, request: &str) -> Value {
         wait_until(&format!("Slack shows a card for {request}"), || {
             let messages = self.command(&json!({ "do": "messages" }))["messages"].take();
             let is_card = |message: &&Value| message.to_string().contains(request) && message["thread_ts"].is_null();
@@ -72,6 +76,11 @@ impl Fake {
     }
 
     fn daemon(&self) -> Daemon {
+        self.daemon_with("", "")
+    }
+
+    /// A daemon with more reviewers, and with these keys in its rule.
+    pub(crate) fn daemon_with(&self, reviewers: &str, rule: &str) -> Daemon {
         stage::set();
         let [app, bot] = ["app", "bot"].map(|name| format!("{}/token-{name}", stage::BASE));
         stage::secret(&app, &self.tokens[0]);
@@ -87,6 +96,7 @@ slack = "T1/U1"
 [[reviewer]]
 name = "second"
 slack = "T1/U2"
+{reviewers}
 
 [[channel]]
 name = "chat"
@@ -100,7 +110,7 @@ bot_token = "{bot}"
 {rule}
 "#,
             api = self.api.trim_end_matches('/'),
-            rule = stage::rule(""),
+            rule = stage::rule(rule),
         ))
     }
 }

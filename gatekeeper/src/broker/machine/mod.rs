@@ -298,6 +298,7 @@ impl Broker {
                 escalated: 0,
                 extended: 0,
             });
+        let votes = people::still_counting(votes, &ask);
         let has_context = held.context.is_some();
         let effect = decision.as_ref().map(|decision| decision.effect);
         let request = Arc::new(Request {

@@ -6,7 +6,7 @@ use super::{
     super::{Change, Effect, Now, Record, Reply},
     Broker, EXTENSIONS, REMINDERS, failing,
 };
-use crate::request::{self, Decider, Decision, Request, RequestId, State, Vote};
+use crate::request::{self, Ask, Decider, Decision, Request, RequestId, State, Vote};
 
 impl Broker {
     /// Sets the next reminder of a pending hold: the first that lies ahead, counted from `start_ns` to the deadline.
@@ -145,7 +145,40 @@ impl Broker {
     }
 }
 
+/// The votes of before that count by the rule as it is now: one that wants signatures may not have wanted them then.
+pub(super) fn still_counting(mut votes: Vec<Vote>, ask: &Ask) -> Vec<Vote> {
+    votes.retain(|vote| !ask.second_factor || vote.by.is_signed());
+    votes
+}
+
 /// Whether two deciders are one person, by their name: a reviewer's is unique over all channels.
 fn is_same_person(one: &Decider, other: &Decider) -> bool {
     matches!((one, other), (Decider::Reviewer { name, .. }, Decider::Reviewer { name: same, .. }) if name == same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Evidence, SignedStatement, samples};
+
+    #[test]
+    fn an_unsigned_vote_is_none_once_the_rule_wants_signatures() {
+        let vote = |name: &str, signed: Option<SignedStatement>| Vote {
+            by: Decider::Reviewer {
+                name: name.to_owned(),
+                channel: "cli".to_owned(),
+                account: "1".to_owned(),
+                evidence: Some(Box::new(Evidence { signed, ..Evidence::default() })),
+            },
+            groups: BTreeSet::new(),
+            reason: None,
+            at_ms: 1,
+        };
+        let statement = SignedStatement { statement: "text".to_owned(), signature: "signature".to_owned() };
+        let votes = vec![vote("kim", None), vote("pat", Some(statement.clone()))];
+        let mut ask = samples::request(1).ask;
+        assert_eq!(still_counting(votes.clone(), &ask), votes);
+        ask.second_factor = true;
+        assert_eq!(still_counting(votes, &ask), [vote("pat", Some(statement))]);
+    }
 }

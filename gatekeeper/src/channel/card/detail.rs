@@ -1,7 +1,7 @@
 //! Everything that is known about a request, in labelled lines. Nothing is left out or cut here.
 
 use super::{
-    action,
+    Needs, action,
     action::{action_line, quoted_all},
     time,
 };
@@ -117,8 +117,18 @@ pub fn detail(request: &Request, now_ms: u64) -> Vec<Line> {
         add_decision(&mut lines, decision);
     }
     add_target(&mut lines, request);
-    let Ask { rule, deadline: _, danger_allow_on_timeout, risk, reason, quorum: _, escalation, danger_self_review } =
-        ask;
+    let Ask {
+        rule,
+        deadline: _,
+        danger_allow_on_timeout,
+        risk,
+        reason,
+        quorum: _,
+        escalation,
+        danger_self_review,
+        comment: _,
+        second_factor: _,
+    } = ask;
     lines.add("rule", format!("{}, risk {}", safe(rule), risk_name(*risk)));
     lines.add_some("why it asks", reason.as_deref().map(safe));
     if let Some(quorum) = request.quorum() {
@@ -126,6 +136,9 @@ pub fn detail(request: &Request, now_ms: u64) -> Vec<Line> {
         let later = if left == 0 { String::new() } else { format!(" ({left} more to ask later)") };
         lines.add("asks", format!("{quorum}{later}"));
     }
+    let needs = Needs::of(ask);
+    lines.add_some("to approve", needs.to_approve(*id));
+    lines.add_some("to deny", needs.to_deny());
     lines.add_each("approved by", votes.iter().map(vote_line));
     if *danger_self_review {
         lines.add("beware", "the rule lets people decide about agents of their own");
@@ -211,7 +224,8 @@ fn decider(by: &Decider) -> String {
         Decider::Reviewer { name, channel, account, evidence } => {
             let message = evidence.as_deref().and_then(|evidence| evidence.message.as_ref());
             let message = message.map_or_else(String::new, |message| format!(", message {}", safe(&message.0)));
-            format!("{} ({} account {}{message})", safe(name), safe(channel), safe(account))
+            let signed = if by.is_signed() { ", signed" } else { "" };
+            format!("{} ({} account {}{message}{signed})", safe(name), safe(channel), safe(account))
         }
         Decider::Rule { name } => format!("rule {}", safe(name)),
         Decider::NoRule => "no rule matched".to_owned(),

@@ -5,6 +5,7 @@
 
 mod action;
 mod detail;
+mod needs;
 pub mod time;
 
 use std::fmt::Write as _;
@@ -14,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 pub use self::{
     action::{action_line, quoted_all},
     detail::{LABEL_COLUMNS, Line, detail, risk_name, safe, state_name, user},
+    needs::Needs,
 };
 use super::Verb;
 use crate::request::{Decider, Decision, Request, RequestId, Risk, State};
@@ -55,6 +57,8 @@ pub struct Card {
     pub is_final: bool,
     /// What can be done about it. A channel that shortened anything of the card must not offer [`Verb::Approve`] at a tap.
     pub verbs: Vec<Verb>,
+    /// What decisions need besides a person who may.
+    pub needs: Needs,
     /// SHA-256 of request, headline, risk and lines, hexadecimal: what was seen, for the provenance log.
     pub digest: String,
     /// Everything that is known, for the thread.
@@ -84,7 +88,8 @@ impl Card {
         let verbs = if request.state == State::Pending { verbs.to_vec() } else { Vec::new() };
         let detail = whole.iter().map(|Line { label, text }| format!("{label:<LABEL_COLUMNS$}{text}")).collect();
         let (id, risk) = (request.id, request.ask.risk);
-        Self { request: id, headline, risk, lines, status: status(request), is_final, verbs, digest, detail }
+        let (status, needs) = (status(request), Needs::of(&request.ask));
+        Self { request: id, headline, risk, lines, status, is_final, verbs, needs, digest, detail }
     }
 }
 
@@ -102,6 +107,7 @@ impl Card {
             status: vec!["a test".to_owned()],
             is_final: false,
             verbs: Vec::new(),
+            needs: Needs::default(),
             digest: digest(request, &headline, Risk::Low, &[]),
             detail: Vec::new(),
             headline,
@@ -118,6 +124,7 @@ impl Card {
             status: vec!["ended while gatekeeper did not run; `gatekeeper log` on the host tells how".to_owned()],
             is_final: true,
             verbs: Vec::new(),
+            needs: Needs::default(),
             digest: String::new(),
             detail: Vec::new(),
         }

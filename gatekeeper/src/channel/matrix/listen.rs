@@ -170,7 +170,8 @@ impl Listener<'_> {
                 };
                 let Some(KnownCard { request, digest }) = self.card(card).await? else { return Ok(()) };
                 let message = MessageId(card.to_owned());
-                let evidence = Evidence { message: Some(message.clone()), event: id.to_owned(), card: digest };
+                let evidence =
+                    Evidence { message: Some(message.clone()), event: id.to_owned(), card: digest, signed: None };
                 (self.act(sender, request, verb, None, false, evidence).await?, message)
             }
             // An edited message is another one's word for what somebody said before.
@@ -179,7 +180,8 @@ impl Listener<'_> {
                     return Ok(());
                 };
                 let message = MessageId(id.to_owned());
-                let evidence = Evidence { message: Some(message.clone()), event: id.to_owned(), card: None };
+                let evidence =
+                    Evidence { message: Some(message.clone()), event: id.to_owned(), card: None, signed: None };
                 (self.act(sender, request, verb, reason, true, evidence).await?, message)
             }
             _ => return Ok(()),

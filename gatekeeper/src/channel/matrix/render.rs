@@ -35,9 +35,10 @@ pub(super) fn verb(reaction: &str) -> Option<Verb> {
     Verb::ALL.into_iter().find(|verb| key(*verb) == plain)
 }
 
-/// What can be done with one tap: no approval of what was not seen in full.
+/// What can be done with one tap: no approval of what was not seen in full, and nothing that needs a reason.
 pub(super) fn offered(card: &Card, shortened: bool) -> impl Iterator<Item = Verb> {
-    card.verbs.iter().copied().filter(move |verb| !(shortened && *verb == Verb::Approve))
+    let needs = card.needs;
+    card.verbs.iter().copied().filter(move |verb| !(shortened && *verb == Verb::Approve) && needs.only_a_tap(*verb))
 }
 
 fn html(c: char) -> Option<&'static str> {
@@ -69,7 +70,8 @@ pub(super) fn message(card: &Card) -> (Value, bool) {
         body.push_str(&format!("{label} {}\n", unescape(text)));
     }
     if shortened {
-        let told = "This card is shortened. The whole request is in the thread; approve it by typing its code.";
+        let how = if card.needs.signature { "" } else { "; approve it by typing its code" };
+        let told = format!("This card is shortened. The whole request is in the thread{how}.");
         formatted.push_str(&format!("<b>{told}</b><br>"));
         body.push_str(&format!("{told}\n"));
     }
@@ -80,7 +82,9 @@ pub(super) fn message(card: &Card) -> (Value, bool) {
     }
     let words: Vec<_> = offered(card, shortened).map(|verb| format!("{} {}", key(verb), verb.title())).collect();
     if !card.verbs.is_empty() {
-        let how = format!("React: {}. Or type: approve {code}, deny {code} WHY", words.join(", "), code = card.request);
+        let reactions =
+            if words.is_empty() { String::new() } else { format!("React: {}. Or type: ", words.join(", ")) };
+        let how = format!("{reactions}{}", card.needs.words(card.request));
         formatted.push_str(&how);
         body.push_str(&how);
     }
@@ -121,13 +125,41 @@ pub(super) fn note(text: &str, message: &MessageId) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{action::Target, control::samples, text::Text};
+    use crate::{
+        action::Target,
+        control::samples,
+        request::{Comment, Request},
+        text::Text,
+    };
 
     fn card(argument: &str) -> Card {
         let mut request = samples::request(1);
         let Target::Program { args, .. } = &mut request.action.target else { unreachable!("the sample is an exec") };
         args.push(Text::from(argument));
         Card::new(&request, "host-1", &[Verb::Approve, Verb::Deny])
+    }
+
+    #[test]
+    fn what_a_rule_wants_more_is_no_reaction() {
+        let mut request = samples::request(1);
+        let code = request.id;
+        let shown = |request: &Request| {
+            let card = Card::new(request, "host-1", &[Verb::Approve, Verb::Deny, Verb::Extend]);
+            let (content, shortened) = message(&card);
+            (offered(&card, shortened).collect::<Vec<_>>(), content["body"].as_str().unwrap().to_owned())
+        };
+        request.ask.comment = Comment::All;
+        let (taps, body) = shown(&request);
+        assert_eq!(taps, [Verb::Extend]);
+        assert!(body.ends_with(&format!("React: ⏳ Extend. Or type: approve {code} WHY, deny {code} WHY")), "{body}");
+        assert!(body.contains("to approve give a reason\nto deny give a reason\n"), "{body}");
+        (request.ask.comment, request.ask.second_factor) = (Comment::default(), true);
+        let (taps, body) = shown(&request);
+        assert_eq!(taps, [Verb::Deny, Verb::Extend]);
+        assert!(
+            body.contains(&format!("to approve sign with your own key on the host: gatekeeper approve {code} --key"))
+        );
+        assert!(body.ends_with(&format!("Or type: deny {code} WHY")), "{body}");
     }
 
     #[test]

@@ -232,7 +232,7 @@ async fn carry_out(shared: &Shared, inbox: &Inbox, wish: Wish) {
 }
 
 async fn ask_why(shared: &Shared, wish: &Wish, trigger: &str) -> Result<(), Failure> {
-    let view = render::modal(wish.verb, &wish.request.to_string(), &payload::memory(wish));
+    let view = render::modal(wish.verb, &wish.request.to_string(), wish.needs_reason, &payload::memory(wish));
     let opened = shared.api.write("views.open", &serde_json::json!({ "trigger_id": trigger, "view": view })).await;
     match opened {
         Ok(_) => Ok(()),
@@ -248,8 +248,8 @@ async fn ask_why(shared: &Shared, wish: &Wish, trigger: &str) -> Result<(), Fail
 
 async fn hand_over(shared: &Shared, inbox: &Inbox, wish: &Wish) -> Result<(), Failure> {
     let account = shared.people.account(&shared.api, &shared.team, &wish.user).await;
-    let evidence =
-        Evidence { message: Some(shared.message(&wish.ts)), event: wish.event.clone(), card: wish.card.clone() };
+    let (message, event) = (Some(shared.message(&wish.ts)), wish.event.clone());
+    let evidence = Evidence { message, event, card: wish.card.clone(), signed: None };
     let act = Act {
         account,
         request: wish.request,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{Verb, command},
-    render::{REASON_BLOCK, REASON_VIEW},
+    render::{NEEDS_REASON, REASON_BLOCK, REASON_VIEW},
 };
 use crate::request::RequestId;
 
@@ -24,6 +24,8 @@ pub(super) struct Wish {
     pub(super) ts: String,
     pub(super) reason: Option<String>,
     pub(super) typed: bool,
+    /// Whether the rule wants a reason with it.
+    pub(super) needs_reason: bool,
     /// In which thread it was typed.
     pub(super) thread: Option<String>,
     /// What opens a window that asks for the reason first. It is good for three seconds.
@@ -61,15 +63,17 @@ fn click(payload: &Value, place: Place<'_>) -> Option<Wish> {
         return None;
     }
     let verb = Verb::from_word(action["action_id"].as_str()?)?;
-    let (request, card) = value(action["value"].as_str()?)?;
+    let (request, card, needs_reason) = value(action["value"].as_str()?)?;
     let ts = container["message_ts"].as_str()?.to_owned();
     let user = payload["user"]["id"].as_str()?.to_owned();
     let event = format!("click {} on {ts} by {user}", action["action_ts"].as_str()?);
     let trigger = match verb {
         Verb::Deny | Verb::DenyAndStop => Some(payload["trigger_id"].as_str()?.to_owned()),
+        Verb::Approve if needs_reason => Some(payload["trigger_id"].as_str()?.to_owned()),
         Verb::Approve | Verb::Escalate | Verb::Extend => None,
     };
-    Some(Wish { user, event, verb, request, card: Some(card), ts, reason: None, typed: false, thread: None, trigger })
+    let (card, reason, typed, thread) = (Some(card), None, false, None);
+    Some(Wish { user, event, verb, request, card, ts, reason, typed, needs_reason, thread, trigger })
 }
 
 fn submission(payload: &Value, place: Place<'_>) -> Option<Wish> {
@@ -79,7 +83,7 @@ fn submission(payload: &Value, place: Place<'_>) -> Option<Wish> {
         return None;
     }
     let memory: Value = serde_json::from_str(view["private_metadata"].as_str()?).ok()?;
-    let (request, card) = value(memory["value"].as_str()?)?;
+    let (request, card, needs_reason) = value(memory["value"].as_str()?)?;
     let reason = view["state"]["values"][REASON_BLOCK][REASON_BLOCK]["value"].as_str();
     let reason = reason.map(str::trim).filter(|reason| !reason.is_empty()).map(str::to_owned);
     Some(Wish {
@@ -91,6 +95,7 @@ fn submission(payload: &Value, place: Place<'_>) -> Option<Wish> {
         ts: memory["ts"].as_str()?.to_owned(),
         reason,
         typed: false,
+        needs_reason,
         thread: None,
         trigger: None,
     })
@@ -98,7 +103,8 @@ fn submission(payload: &Value, place: Place<'_>) -> Option<Wish> {
 
 /// What the window for the reason has to bring back.
 pub(super) fn memory(wish: &Wish) -> String {
-    let value = format!("{} {}", wish.request, wish.card.as_deref().unwrap_or_default());
+    let why = if wish.needs_reason { format!(" {NEEDS_REASON}") } else { String::new() };
+    let value = format!("{} {}{why}", wish.request, wish.card.as_deref().unwrap_or_default());
     json!({ "verb": wish.verb.word(), "value": value, "ts": wish.ts }).to_string()
 }
 
@@ -123,6 +129,7 @@ fn message(payload: &Value, place: Place<'_>) -> Option<Wish> {
         ts: event["ts"].as_str()?.to_owned(),
         reason,
         typed: true,
+        needs_reason: false,
         thread: event["thread_ts"].as_str().map(str::to_owned),
         trigger: None,
     })
@@ -133,10 +140,11 @@ fn typed(text: &str) -> String {
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").replace('`', "").replace('\u{a0}', " ")
 }
 
-/// Reads a button's value: the request's code, and the digest of the card.
-fn value(value: &str) -> Option<(RequestId, String)> {
-    let (code, digest) = value.split_once(' ')?;
-    Some((code.parse().ok()?, digest.to_owned()))
+/// Reads a button's value: the request's code, the digest of the card, and whether a reason has to be given.
+fn value(value: &str) -> Option<(RequestId, String, bool)> {
+    let (code, rest) = value.split_once(' ')?;
+    let (digest, why) = rest.split_once(' ').unwrap_or((rest, ""));
+    Some((code.parse().ok()?, digest.to_owned(), why == NEEDS_REASON))
 }
 
 #[cfg(test)]
@@ -196,6 +204,20 @@ mod tests {
             *envelope.pointer_mut(path).unwrap() = other;
             assert_eq!(read(&envelope, PLACE), None, "{path}");
         }
+    }
+
+    #[test]
+    fn an_approval_asks_why_where_its_button_says_so() {
+        let mut envelope = click();
+        envelope["payload"]["actions"][0]["value"] = json!("AB12-CD34 digest why");
+        let wish = read(&envelope, PLACE).unwrap();
+        assert_eq!(
+            (wish.verb, wish.card.as_deref(), wish.trigger.as_deref()),
+            (Verb::Approve, Some("digest"), Some("trigger"))
+        );
+        assert!(wish.needs_reason);
+        let memory: Value = serde_json::from_str(&memory(&wish)).unwrap();
+        assert_eq!(value(memory["value"].as_str().unwrap()), Some((wish.request, "digest".to_owned(), true)));
     }
 
     #[test]

@@ -81,17 +81,28 @@ fn bold(text: &str) -> Value {
     })
 }
 
-/// What can be done with one tap: no approval of what was not seen in full.
+/// What has a button: no approval of what was not seen in full, and none that needs a signature. What needs a reason has
+/// one, which opens the window that asks for it.
 fn offered(card: &Card, shortened: bool) -> impl Iterator<Item = Verb> {
-    card.verbs.iter().copied().filter(move |verb| !(shortened && *verb == Verb::Approve))
+    let barred = shortened || card.needs.signature;
+    card.verbs.iter().copied().filter(move |verb| !(barred && *verb == Verb::Approve))
 }
 
+/// Stands in a button's value behind request and digest: a reason has to be given.
+pub(super) const NEEDS_REASON: &str = "why";
+
 fn button(verb: Verb, card: &Card) -> Value {
+    let needs_reason = card.needs.reason(verb);
+    let why = if needs_reason { format!(" {NEEDS_REASON}") } else { String::new() };
+    let title = match verb {
+        Verb::Approve if needs_reason => "Approve once …",
+        verb => verb.title(),
+    };
     let mut button = json!({
         "type": "button",
         "action_id": verb.word(),
-        "text": plain(verb.title()),
-        "value": format!("{} {}", card.request, card.digest),
+        "text": plain(title),
+        "value": format!("{} {}{why}", card.request, card.digest),
     });
     match verb {
         Verb::Approve => button["style"] = json!("primary"),
@@ -134,8 +145,11 @@ pub(super) fn card(card: &Card) -> Rendered {
     }
     if shortened {
         let told = "This card is shortened. The whole request is in the thread";
-        let how =
-            if card.verbs.is_empty() { ".".to_owned() } else { format!("; approve it by typing: approve {code}") };
+        let how = if card.verbs.is_empty() || card.needs.signature {
+            ".".to_owned()
+        } else {
+            format!("; approve it by typing: {}", card.needs.word(Verb::Approve, code))
+        };
         blocks.push(bold(&format!("{told}{how}")));
     }
     let status: Vec<_> = card.status.iter().map(|line| fit(line, STATUS_LINE_BYTES, as_it_is).text).collect();
@@ -148,7 +162,7 @@ pub(super) fn card(card: &Card) -> Rendered {
     }
     if !card.verbs.is_empty() {
         let digest: String = card.digest.chars().take(12).collect();
-        let how = format!("Or type: approve {code}, deny {code} WHY. Card {digest}");
+        let how = format!("Or type: {}. Card {digest}", card.needs.words(code));
         blocks.push(json!({ "type": "context", "elements": [plain(&how)] }));
     }
     let said = if card.is_final { status.first().map_or("", String::as_str) } else { card.headline.as_str() };
@@ -179,9 +193,10 @@ pub(super) const REASON_BLOCK: &str = "reason";
 /// Names the modal.
 pub(super) const REASON_VIEW: &str = "gatekeeper_reason";
 
-/// The window that asks why. `memory` comes back with what was typed.
-pub(super) fn modal(verb: Verb, code: &str, memory: &str) -> Value {
+/// The window that asks why, and whether it can be left open. `memory` comes back with what was typed.
+pub(super) fn modal(verb: Verb, code: &str, needs_reason: bool, memory: &str) -> Value {
     let (title, does) = match verb {
+        Verb::Approve => ("Approve once", "It goes on."),
         Verb::DenyAndStop => ("Deny and stop", "It fails, and every process of the agent's run ends."),
         _ => ("Deny", "It fails; the agent goes on with an error."),
     };
@@ -197,7 +212,7 @@ pub(super) fn modal(verb: Verb, code: &str, memory: &str) -> Value {
             {
                 "type": "input",
                 "block_id": REASON_BLOCK,
-                "optional": true,
+                "optional": !needs_reason,
                 "label": plain("Why? The agent is told."),
                 "element": {
                     "type": "plain_text_input",
@@ -213,7 +228,12 @@ pub(super) fn modal(verb: Verb, code: &str, memory: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{action::Target, control::samples, text::Text};
+    use crate::{
+        action::Target,
+        control::samples,
+        request::{Comment, Request},
+        text::Text,
+    };
 
     fn card_with(argument: &str) -> Card {
         let mut request = samples::request(1);
@@ -279,6 +299,29 @@ why it asks  pushes leave this host
         let how = format!("Or type: approve {code}, deny {code} WHY. Card {}", &card.digest[..12]);
         assert_eq!(blocks[5], json!({ "type": "context", "elements": [text_of(&how)] }));
         assert_eq!(blocks.len(), 6);
+    }
+
+    #[test]
+    fn what_a_rule_wants_more_is_no_tap() {
+        let mut request = samples::request(1);
+        request.ask.comment = Comment::Approve;
+        let code = request.id.to_string();
+        let shown = |request: &Request| {
+            let Rendered { blocks, .. } = super::card(&Card::new(request, "host-1", &[Verb::Approve, Verb::Deny]));
+            let actions = blocks.iter().find(|block| block["type"] == "actions").unwrap()["elements"].clone();
+            (actions, json!(blocks).to_string())
+        };
+        // The button opens the window for the reason.
+        let (actions, text) = shown(&request);
+        assert_eq!(actions[0]["text"]["text"], "Approve once …");
+        assert!(actions[0]["value"].as_str().unwrap().ends_with(" why") && actions[1]["text"]["text"] == "Deny");
+        assert!(text.contains(&format!("Or type: approve {code} WHY, deny {code}. ")), "{text}");
+        assert!(text.contains("to approve   give a reason"), "{text}");
+        request.ask.second_factor = true;
+        let (actions, text) = shown(&request);
+        assert_eq!((actions.as_array().unwrap().len(), &actions[0]["action_id"]), (1, &json!("deny")));
+        assert!(text.contains(&format!("gatekeeper approve {code} --key FILE --reason WHY")), "{text}");
+        assert!(!text.contains(&format!("type: approve {code}")), "{text}");
     }
 
     #[test]
@@ -363,8 +406,9 @@ why it asks  pushes leave this host
 
     #[test]
     fn the_window_for_reasons_keeps_to_its_limits() {
-        for verb in [Verb::Deny, Verb::DenyAndStop] {
-            let view = modal(verb, "AB12-CD34", "memory");
+        for (verb, needs_reason) in [(Verb::Deny, false), (Verb::DenyAndStop, true), (Verb::Approve, true)] {
+            let view = modal(verb, "AB12-CD34", needs_reason, "memory");
+            assert_eq!(view["blocks"][1]["optional"], !needs_reason);
             for key in ["title", "submit", "close"] {
                 assert!(view[key]["text"].as_str().unwrap().len() <= 24);
             }

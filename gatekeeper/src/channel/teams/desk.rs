@@ -154,7 +154,7 @@ impl Desk {
             verb,
             reason,
             typed,
-            evidence: Evidence { message, event: activity.id.clone(), card },
+            evidence: Evidence { message, event: activity.id.clone(), card, signed: None },
         };
         match inbox.act(act).await {
             Some(answer) => answer.text,

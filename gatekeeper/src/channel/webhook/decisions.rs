@@ -18,6 +18,7 @@ use crate::{
         listener::{Received, Reply},
     },
     clock::Clock,
+    request::SignedStatement,
     reviewer::{
         signature::{BadSignature, Signed, verify},
         statement::{BadStatement, SKEW},
@@ -110,13 +111,14 @@ impl Desk {
         let used = Use { fingerprint: fingerprint.clone(), nonce: statement.nonce.clone() };
         self.mark(&used, &text, statement.at_ms.saturating_add(REMEMBERED_MS), now_ms)?;
         let event = format!("{fingerprint} {}", statement.nonce);
+        let signed = SignedStatement { statement: text, signature };
         let act = Act {
             account: Account { id: fingerprint.clone(), name: fingerprint, standing: Standing::Member },
             request: statement.request,
             verb,
             reason: Some(statement.reason).filter(|reason| !reason.is_empty()),
             typed: true,
-            evidence: Evidence { message: None, event, card: Some(statement.card) },
+            evidence: Evidence { message: None, event, card: Some(statement.card), signed: Some(signed) },
         };
         Ok(Checked { act, used })
     }
@@ -177,7 +179,9 @@ fn status(bad: &BadSignature) -> StatusCode {
     match bad {
         BadSignature::Form(_) | BadSignature::Statement(BadStatement::Form(_)) => StatusCode::BAD_REQUEST,
         BadSignature::Statement(BadStatement::Time { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
-        BadSignature::Namespace | BadSignature::KeyType | BadSignature::Wrong => StatusCode::UNAUTHORIZED,
+        BadSignature::Namespace | BadSignature::KeyType | BadSignature::Untouched | BadSignature::Wrong => {
+            StatusCode::UNAUTHORIZED
+        }
     }
 }
 

@@ -5,11 +5,14 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::channel::{
-    MessageId, Verb,
-    budget::{self, Budget, escape},
-    card::{Card, Line, risk_name, time},
-    fit::parts,
+use crate::{
+    channel::{
+        MessageId, Verb,
+        budget::{self, Budget, escape},
+        card::{Card, Line, risk_name, time},
+        fit::parts,
+    },
+    reviewer::statement::Place,
 };
 
 /// Longest payload, in bytes: what the specification recommends.
@@ -17,7 +20,7 @@ const MAX_PAYLOAD_BYTES: usize = 20_000;
 /// Of these, for the headline, for the status, and for the lines.
 const TEXT_BYTES: [usize; 3] = [2_000, 4_000, 12_000];
 /// Of these, for names and for what is always short.
-const FRAME_BYTES: usize = 1_000;
+const FRAME_BYTES: usize = 1_500;
 const _: () = assert!(TEXT_BYTES[0] + TEXT_BYTES[1] + TEXT_BYTES[2] + FRAME_BYTES < MAX_PAYLOAD_BYTES);
 /// What surrounds a line: its label, names, quotes, brackets.
 const LINE_BYTES: usize = 48;
@@ -46,6 +49,8 @@ struct CardData<'a> {
     message: &'a str,
     request: String,
     /// What a reviewer's statement has to name.
+    host: &'a str,
+    boot: &'a str,
     digest: &'a str,
     risk: &'static str,
     headline: String,
@@ -55,6 +60,8 @@ struct CardData<'a> {
     /// Whether something of the card was left out: then nobody can approve by what is here alone.
     shortened: bool,
     verbs: Vec<&'static str>,
+    /// Those that count only with a reason.
+    reasons: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -77,7 +84,7 @@ pub(super) fn message(once: &str) -> MessageId {
 }
 
 /// A request's card as it stands. `known` is false where the receiver has not seen the request before.
-pub(super) fn card(message: &MessageId, card: &Card, known: bool, at_ms: u64) -> Event {
+pub(super) fn card(message: &MessageId, card: &Card, place: &Place, known: bool, at_ms: u64) -> Event {
     let [headline_bytes, status_bytes, line_bytes] = TEXT_BYTES;
     let (mut headline_left, mut status_left) = (Budget::new(headline_bytes), Budget::new(status_bytes));
     let headline = headline_left.text(&card.headline, 0).unwrap_or_default();
@@ -85,10 +92,12 @@ pub(super) fn card(message: &MessageId, card: &Card, known: bool, at_ms: u64) ->
     let (lines, lines_shortened) = budget::lines(&card.lines, line_bytes, LINE_BYTES);
     let lines: Vec<LineData<'_>> = lines.into_iter().map(|Line { label, text }| LineData { label, text }).collect();
     let shortened = headline_left.is_shortened() || status_left.is_shortened() || lines_shortened;
-    let verbs = card.verbs.iter().filter(|verb| !(shortened && **verb == Verb::Approve)).map(|verb| verb.word());
+    let offered = || card.verbs.iter().copied().filter(|verb| !(shortened && *verb == Verb::Approve));
     let data = CardData {
         message: &message.0,
         request: card.request.to_string(),
+        host: &place.host,
+        boot: &place.boot,
         digest: &card.digest,
         risk: risk_name(card.risk),
         headline,
@@ -96,7 +105,9 @@ pub(super) fn card(message: &MessageId, card: &Card, known: bool, at_ms: u64) ->
         status,
         r#final: card.is_final,
         shortened,
-        verbs: verbs.collect(),
+        verbs: offered().map(Verb::word).collect(),
+        // Statements are typed.
+        reasons: offered().filter(|verb| card.needs.typed_reason(*verb)).map(Verb::word).collect(),
     };
     let kind = match (card.is_final, known) {
         (true, _) => "request.ended",

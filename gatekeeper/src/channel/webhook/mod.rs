@@ -22,11 +22,17 @@ use super::{
     Channel, Failure, Inbox, MessageId,
     card::Card,
     http,
-    listener::{Bound, Place, serve},
+    listener::{self, Bound, serve},
     outbound,
     secret::Secret,
 };
-use crate::{clock::Clock, reviewer::signature::MAX_SIGNATURE_BYTES, reviewer::statement::MAX_BYTES};
+use crate::{
+    clock::Clock,
+    reviewer::{
+        signature::MAX_SIGNATURE_BYTES,
+        statement::{MAX_BYTES, Place},
+    },
+};
 
 /// Where decisions are sent to.
 const PATH: &str = "/v1/decisions";
@@ -40,6 +46,8 @@ pub struct Settings {
     pub signing_key: Secret,
     /// Takes decisions. None: events only.
     pub decisions: Option<Decisions>,
+    /// Where requests wait, which statements have to name.
+    pub place: Place,
 }
 
 /// How decisions are taken.
@@ -58,6 +66,7 @@ pub struct Webhook {
     key: SigningKey,
     clock: Arc<dyn Clock>,
     listen: Option<SocketAddr>,
+    place: Place,
     desk: Arc<Desk>,
     bound: Bound,
 }
@@ -74,7 +83,7 @@ impl Webhook {
     /// # Errors
     /// The settings are wrong; says which.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
-        let Settings { url, signing_key, decisions } = settings;
+        let Settings { url, signing_key, decisions, place } = settings;
         let (listen, keys) = match decisions {
             Some(Decisions { listen, keys }) => (Some(listen), keys),
             None => (None, Vec::new()),
@@ -86,6 +95,7 @@ impl Webhook {
             desk: Arc::new(Desk::new(keys, Arc::clone(&clock))),
             clock,
             listen,
+            place,
             bound: Bound::default(),
         })
     }
@@ -137,12 +147,12 @@ impl Webhook {
 impl Channel for Webhook {
     async fn post(&self, card: &Card, once: &str) -> Result<MessageId, Failure> {
         let message = event::message(once);
-        self.send(event::card(&message, card, false, self.now_ms())).await?;
+        self.send(event::card(&message, card, &self.place, false, self.now_ms())).await?;
         Ok(message)
     }
 
     async fn edit(&self, message: &MessageId, card: &Card) -> Result<(), Failure> {
-        self.send(event::card(message, card, true, self.now_ms())).await
+        self.send(event::card(message, card, &self.place, true, self.now_ms())).await
     }
 
     async fn add(&self, message: &MessageId, lines: &[String], once: &str) -> Result<(), Failure> {
@@ -158,7 +168,7 @@ impl Channel for Webhook {
             return std::future::pending().await;
         };
         // JSON may write each byte of what it carries in six.
-        let place = Place { address, path: PATH, max_body_bytes: 6 * (MAX_BYTES + MAX_SIGNATURE_BYTES) };
+        let place = listener::Place { address, path: PATH, max_body_bytes: 6 * (MAX_BYTES + MAX_SIGNATURE_BYTES) };
         let desk = Arc::clone(&self.desk);
         let acts = inbox.clone();
         let take = move |received| Arc::clone(&desk).take(received, acts.clone());

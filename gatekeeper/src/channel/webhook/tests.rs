@@ -15,12 +15,20 @@ use crate::{
         webhook_fake::WebhookFake,
     },
     request::RequestId,
-    reviewer::{signature::NAMESPACE, ssh_key::SshKey, statement::Statement},
+    reviewer::{
+        signature::NAMESPACE,
+        ssh_key::{self, SshKey},
+        statement::Statement,
+    },
 };
+
+fn place() -> Place {
+    Place::new("web-1", "00112233-4455-6677-8899-aabbccddeeff")
+}
 
 fn settings(url: &str, decisions: Option<Decisions>) -> Settings {
     let signing_key = Secret::new(&format!("whsk_{}", STANDARD.encode([3; 32])));
-    Settings { url: Secret::new(url), signing_key, decisions }
+    Settings { url: Secret::new(url), signing_key, decisions, place: place() }
 }
 
 fn webhook() -> (Webhook, WebhookFake, Arc<StoppedClock>) {
@@ -47,9 +55,11 @@ async fn a_post_is_one_event_however_often_it_is_sent() {
     assert_eq!(events[0].payload["type"], "request.waiting");
     assert_eq!(data["request"], card(1).request.to_string());
     assert_eq!(data["digest"], card(1).digest);
+    assert_eq!((&data["host"], &data["boot"]), (&json!(place().host), &json!(place().boot)));
     assert_eq!(data["headline"], card(1).headline);
     assert_eq!(data["shortened"], false);
     assert_eq!(data["verbs"], json!(["approve", "deny", "escalate"]));
+    assert_eq!(data["reasons"], json!(["deny"]));
 }
 
 #[tokio::test]
@@ -228,6 +238,7 @@ fn body(statement: &str, signature: &str) -> String {
 fn statement(request: RequestId, nonce: &str) -> Statement {
     Statement {
         request,
+        place: place(),
         card: card(1).digest,
         verb: "approve".to_owned(),
         reason: "looked at it".to_owned(),
@@ -249,6 +260,10 @@ async fn a_signed_decision_is_an_act_of_its_key() {
     assert_eq!((act.reason.as_deref(), act.typed), (Some("looked at it"), true));
     assert_eq!(act.evidence.card, Some(card(1).digest));
     assert_eq!(act.evidence.event, format!("{fingerprint} {}", statement.nonce));
+    // Byte for byte what was signed, for whoever verifies it later.
+    let signed = act.evidence.signed.clone().unwrap();
+    assert_eq!(signed.statement, statement.text());
+    assert!(ssh_key::accepts(&inbound.key.public(), &signed.statement, &signed.signature));
 }
 
 #[tokio::test]

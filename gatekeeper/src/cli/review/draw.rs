@@ -42,7 +42,7 @@ pub(super) struct Screen {
     pub(super) max_scroll: usize,
 }
 
-const KEYS: &str = "a approve  d deny  j/k select  space/b scroll  ? help  q quit";
+const KEYS: &str = "a approve  d deny  s stop  j/k select  space/b scroll  ? help  q quit";
 
 const HELP: &[&str] = &[
     "Each line of the list is a request: an action of an agent that waits inside its",
@@ -50,6 +50,9 @@ const HELP: &[&str] = &[
     "",
     "a            approve: the action goes on, once",
     "d            deny: asks for a reason, then the action fails with EPERM",
+    "s            stop: the same, and every process of the agent's run is killed",
+    "e            escalate: the next reviewers of the rule are asked now",
+    "x            extend: the deadline moves by its own length",
     "j, down      select the next request",
     "k, up        select the previous request",
     "space, PgDn  scroll the detail down      b, PgUp  scroll it up",
@@ -177,8 +180,8 @@ fn bottom(view: &View, width: usize, max_rows: usize) -> Vec<Row> {
         }
     }
     match &view.input {
-        Input::Reason { id, text } => {
-            let prompt = format!("why deny {id}? (Enter sends, Esc goes back) {}_", card::safe(text));
+        Input::Reason { id, verb, text } => {
+            let prompt = format!("why {} {id}? (Enter sends, Esc goes back) {}_", verb.word(), card::safe(text));
             let pieces = wrap(&prompt, width);
             // The end is where one types.
             let skipped = pieces.len().saturating_sub(max_rows.max(1));
@@ -208,7 +211,9 @@ fn fill(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{action::Target, cli::review::model::Key, control::samples, request::Request, text::Text};
+    use crate::{
+        action::Target, channel::Verb, cli::review::model::Key, control::samples, request::Request, text::Text,
+    };
 
     fn view(requests: Vec<Request>) -> View {
         let mut view = View::new();
@@ -272,9 +277,11 @@ mod tests {
         let mut view = view(vec![request, samples::request(2)]);
         for note in [None, Some("x".repeat(2_000))] {
             view.note = note;
-            for input in
-                [Input::Browse, Input::Help, Input::Reason { id: samples::request(1).id, text: "木 ".repeat(300) }]
-            {
+            for input in [
+                Input::Browse,
+                Input::Help,
+                Input::Reason { id: samples::request(1).id, verb: Verb::Deny, text: "木 ".repeat(300) },
+            ] {
                 view.input = input;
                 for (width, height) in [(80, 24), (40, 10), (41, 11), (200, 60), (20, 5), (1, 1)] {
                     let screen = draw(&view, width, height, now());
@@ -304,7 +311,11 @@ mod tests {
     #[test]
     fn the_end_of_a_typed_reason_shows() {
         let mut view = view(vec![samples::request(1)]);
-        view.input = Input::Reason { id: samples::request(1).id, text: format!("{} the end", "word ".repeat(200)) };
+        view.input = Input::Reason {
+            id: samples::request(1).id,
+            verb: Verb::Deny,
+            text: format!("{} the end", "word ".repeat(200)),
+        };
         let screen = draw(&view, 80, 24, now());
         assert!(text(&screen)[23].ends_with("the end_"));
     }

@@ -20,15 +20,15 @@ use self::{
     model::{Command, Key, View},
     screen::{Input, TakenScreen, read_input},
 };
-use super::Terminal;
+use super::{Terminal, decide};
 use crate::{
-    channel::card::time,
+    channel::{Verb, card::time},
     control::{
         client::{Client, ClientError},
-        protocol::{Call, CallError, ErrorCode},
+        protocol::{CallError, ErrorCode},
     },
     exit::{Exit, Failure},
-    request::{Effect, Request, RequestId},
+    request::{Request, RequestId},
 };
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +58,7 @@ enum Event {
     Refused(ClientError),
     Decided {
         id: RequestId,
-        effect: Effect,
+        verb: Verb,
         answer: Box<Result<Request, ClientError>>,
     },
     /// The process is asked to end.
@@ -102,8 +102,8 @@ pub(super) fn run(Arguments {}: Arguments, terminal: &mut Terminal) -> Result<Ex
         match event {
             Event::Key(key) => match view.press(key, drawn.page, now_ms) {
                 Some(Command::Quit) => return Ok(Exit::Success),
-                Some(Command::Decide { id, effect, reason }) => {
-                    spawn_decision(socket.clone(), id, effect, reason, events.clone());
+                Some(Command::Act { id, verb, reason }) => {
+                    spawn_act(socket.clone(), id, verb, reason, events.clone());
                 }
                 None => {}
             },
@@ -113,8 +113,8 @@ pub(super) fn run(Arguments {}: Arguments, terminal: &mut Terminal) -> Result<Ex
             Event::Change(request) => view.change(*request, now_ms),
             Event::Lost(error) => view.lost = Some(error.to_string()),
             Event::Refused(error) => return Err(error.into()),
-            Event::Decided { id, effect, answer } => {
-                view.decided(id, effect, answer.map_err(|error| error.to_string()), now_ms);
+            Event::Decided { id, verb, answer } => {
+                view.decided(id, verb, answer.map_err(|error| error.to_string()), now_ms);
             }
             Event::Terminate => return Ok(Exit::Success),
         }
@@ -212,10 +212,10 @@ fn is_passing(error: &ClientError) -> bool {
     }
 }
 
-fn spawn_decision(socket: PathBuf, id: RequestId, effect: Effect, reason: Option<String>, events: Sender<Event>) {
+fn spawn_act(socket: PathBuf, id: RequestId, verb: Verb, reason: Option<String>, events: Sender<Event>) {
     thread::spawn(move || {
-        let decide = || Client::connect(&socket)?.request(&Call::Decide { id, effect, reason });
-        let answer = Box::new(decide());
-        drop(events.send(Event::Decided { id, effect, answer }));
+        let act = || Client::connect(&socket)?.request(&decide::call(id, verb, reason, None));
+        let answer = Box::new(act());
+        drop(events.send(Event::Decided { id, verb, answer }));
     });
 }

@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use super::super::decide;
 use crate::{
-    channel::card,
+    channel::{Verb, card},
     request::{Effect, Request, RequestId},
 };
 
 /// Keys pressed sooner after the view has selected a request by itself were meant for something else.
 const GUARD: Duration = Duration::from_millis(700);
+
+/// Keys that do something about the selected request.
+const VERBS: [(char, Verb); 5] =
+    [('a', Verb::Approve), ('d', Verb::Deny), ('s', Verb::DenyAndStop), ('e', Verb::Escalate), ('x', Verb::Extend)];
 
 /// A key, as far as the view cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +44,7 @@ pub(super) enum Key {
 /// What the view asks of the outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    Decide { id: RequestId, effect: Effect, reason: Option<String> },
+    Act { id: RequestId, verb: Verb, reason: Option<String> },
     Quit,
 }
 
@@ -48,9 +52,10 @@ pub(super) enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Input {
     Browse,
-    /// A reason to deny this request is being typed.
+    /// The reason for what is to be done about this request is being typed.
     Reason {
         id: RequestId,
+        verb: Verb,
         text: String,
     },
     Help,
@@ -120,13 +125,13 @@ impl View {
     }
 
     /// The answer to a decision.
-    pub(super) fn decided(&mut self, id: RequestId, effect: Effect, answer: Result<Request, String>, now_ms: u64) {
+    pub(super) fn decided(&mut self, id: RequestId, verb: Verb, answer: Result<Request, String>, now_ms: u64) {
         if let Some(position) = self.position(id) {
             self.items[position].deciding = false;
         }
         match answer {
             Ok(request) => {
-                self.note = Some(decide::outcome(&request, effect).unwrap_or_else(|not| not));
+                self.note = Some(decide::outcome(&request, verb).unwrap_or_else(|not| not));
                 self.change(request, now_ms);
             }
             Err(error) => self.note = Some(error),
@@ -173,8 +178,8 @@ impl View {
                 self.input = Input::Browse;
                 None
             }
-            Input::Reason { id, text } => {
-                let id = *id;
+            Input::Reason { id, verb, text } => {
+                let (id, verb) = (*id, *verb);
                 match key {
                     Key::Char(c) => text.push(c),
                     Key::Paste(pasted) => text.extend(pasted.chars().map(|c| if c.is_control() { ' ' } else { c })),
@@ -187,7 +192,7 @@ impl View {
                     Key::Enter => match decide::parse_reason(text) {
                         Ok(reason) => {
                             self.input = Input::Browse;
-                            return self.decide(id, decide::DENIED, Some(reason));
+                            return self.act(id, verb, Some(reason));
                         }
                         Err(error) => self.note = Some(error),
                     },
@@ -210,13 +215,9 @@ impl View {
             Key::Home => self.scroll = 0,
             // Drawing brings it back to the last page.
             Key::End => self.scroll = usize::MAX,
-            Key::Char('a') => {
-                let id = self.decidable(now_ms)?;
-                return self.decide(id, Effect::Allow, None);
-            }
-            Key::Char('d') => {
-                let id = self.decidable(now_ms)?;
-                self.input = Input::Reason { id, text: String::new() };
+            Key::Char(key) => {
+                let verb = VERBS.iter().find(|(known, _)| *known == key).map(|(_, verb)| *verb)?;
+                return self.begin(verb, now_ms);
             }
             _ => {}
         }
@@ -256,21 +257,45 @@ impl View {
         }
     }
 
-    fn decide(&mut self, id: RequestId, effect: Effect, reason: Option<String>) -> Option<Command> {
+    /// Begins what a key stands for: at once, or with the question why.
+    fn begin(&mut self, verb: Verb, now_ms: u64) -> Option<Command> {
+        let id = self.decidable(now_ms)?;
+        let ask = &self.selected_item()?.request.ask;
+        let effect = match verb {
+            Verb::Approve => Effect::Allow,
+            Verb::Deny | Verb::DenyAndStop => decide::DENIED,
+            Verb::Escalate | Verb::Extend => return self.act(id, verb, None),
+        };
+        if effect == Effect::Allow && ask.second_factor {
+            self.note = Some(format!("{id} wants a signature by your own key: `gatekeeper approve {id} --key FILE`"));
+            return None;
+        }
+        // Nobody denies by a slip of one finger, whatever the rule says.
+        if effect != Effect::Allow || ask.comment.is_wanted(effect, true) {
+            self.input = Input::Reason { id, verb, text: String::new() };
+            return None;
+        }
+        self.act(id, verb, None)
+    }
+
+    fn act(&mut self, id: RequestId, verb: Verb, reason: Option<String>) -> Option<Command> {
         let Some(position) = self.position(id) else {
             self.note = Some(format!("request {id} does not wait any more"));
             return None;
         };
         self.items[position].deciding = true;
         self.note = Some(format!("deciding {id} …"));
-        Some(Command::Decide { id, effect, reason })
+        Some(Command::Act { id, verb, reason })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{control::samples, request::State};
+    use crate::{
+        control::samples,
+        request::{Comment, State},
+    };
 
     const LATER: u64 = 10_000;
 
@@ -307,7 +332,7 @@ mod tests {
     fn a_approves_what_is_selected() {
         let mut view = view(&[2, 1]);
         assert_eq!(view.selected, Some(id(1)), "the nearest deadline comes first");
-        let expected = Command::Decide { id: id(2), effect: Effect::Allow, reason: None };
+        let expected = Command::Act { id: id(2), verb: Verb::Approve, reason: None };
         assert_eq!(press(&mut view, "ja"), Some(expected));
         assert_eq!(press(&mut view, "a"), None, "it is being decided already");
     }
@@ -317,9 +342,39 @@ mod tests {
         let mut view = view(&[1]);
         assert_eq!(press(&mut view, "d\n"), None);
         assert_eq!(view.note.as_deref(), Some("a reason cannot be empty"));
-        let deny =
-            |reason: &str| Command::Decide { id: id(1), effect: decide::DENIED, reason: Some(reason.to_owned()) };
+        let deny = |reason: &str| Command::Act { id: id(1), verb: Verb::Deny, reason: Some(reason.to_owned()) };
         assert_eq!(press(&mut view, "qaj\n"), Some(deny("qaj")), "keys are text here");
+    }
+
+    #[test]
+    fn s_e_and_x_stop_escalate_and_extend() {
+        let reason = Some("gone wild".to_owned());
+        let stop = Command::Act { id: id(1), verb: Verb::DenyAndStop, reason };
+        assert_eq!(press(&mut view(&[1]), "sgone wild\n"), Some(stop));
+        for (key, verb) in [("e", Verb::Escalate), ("x", Verb::Extend)] {
+            assert_eq!(press(&mut view(&[1]), key), Some(Command::Act { id: id(1), verb, reason: None }));
+        }
+        assert_eq!(press(&mut view(&[1]), "z"), None);
+    }
+
+    #[test]
+    fn what_the_rule_wants_with_an_approval_is_asked_for() {
+        let with = |comment, second_factor| {
+            let mut request = request(1);
+            (request.ask.comment, request.ask.second_factor) = (comment, second_factor);
+            let mut view = View::new();
+            view.replace(vec![request], 0);
+            view
+        };
+        let mut view = with(Comment::Approve, false);
+        assert_eq!(press(&mut view, "a\n"), None);
+        assert_eq!(view.note.as_deref(), Some("a reason cannot be empty"));
+        let expected = Command::Act { id: id(1), verb: Verb::Approve, reason: Some("seen".to_owned()) };
+        assert_eq!(press(&mut view, "seen\n"), Some(expected));
+        let mut view = with(Comment::default(), true);
+        assert_eq!(press(&mut view, "a"), None);
+        let note = view.note.clone().unwrap_or_default();
+        assert!(note.contains(&format!("gatekeeper approve {} --key FILE", id(1))), "{note}");
     }
 
     #[test]
@@ -359,7 +414,7 @@ mod tests {
         assert_eq!(view.waiting(), 1);
         press(&mut view, "d");
         view.press(Key::Paste("because\nx\x1b".to_owned()), 10, LATER);
-        assert_eq!(view.input, Input::Reason { id: id(1), text: "because x ".to_owned() });
+        assert_eq!(view.input, Input::Reason { id: id(1), verb: Verb::Deny, text: "because x ".to_owned() });
     }
 
     #[test]
@@ -380,11 +435,11 @@ mod tests {
     fn the_answer_of_the_daemon_is_told() {
         let mut view = view(&[1]);
         press(&mut view, "a");
-        view.decided(id(1), Effect::Allow, Err("request is gone".to_owned()), LATER);
+        view.decided(id(1), Verb::Approve, Err("request is gone".to_owned()), LATER);
         assert_eq!(view.note.as_deref(), Some("request is gone"));
         assert!(press(&mut view, "a").is_some(), "it can be tried again");
         let released = Request { state: State::Released, ..request(1) };
-        view.decided(id(1), Effect::Allow, Ok(released), LATER);
+        view.decided(id(1), Verb::Approve, Ok(released), LATER);
         assert!(view.note.as_deref().is_some_and(|note| note.starts_with("approved")));
         assert_eq!(view.waiting(), 0);
     }

@@ -10,7 +10,8 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    request::{Effect, Request, RequestId, duration_ms},
+    channel::Verb,
+    request::{Effect, Request, RequestId, SignedStatement, duration_ms},
     text::Text,
 };
 
@@ -46,6 +47,19 @@ pub enum Call {
         /// Why, in the reviewer's words.
         reason: Option<String>,
     },
+    /// Do to a request what people can do to it on any channel. Answered like [`Call::Decide`]; [`Verb::Escalate`] and
+    /// [`Verb::Extend`] at once.
+    Act {
+        /// Which.
+        id: RequestId,
+        /// What is to be done.
+        verb: Verb,
+        /// Why, in the reviewer's words.
+        reason: Option<String>,
+        /// A statement that says the same, signed by a reviewer's own key: then it is that reviewer's act, whoever calls.
+        #[serde(default)]
+        signed: Option<SignedStatement>,
+    },
     /// The requests that wait, then each one that changes. Answered by a [`Reply::Request`] each, [`Reply::Current`],
     /// and a [`Reply::Request`] per change until either side closes.
     Watch,
@@ -77,6 +91,7 @@ impl Call {
             Self::Pending => "pending",
             Self::Show { .. } => "show",
             Self::Decide { .. } => "decide",
+            Self::Act { .. } => "act",
             Self::Watch => "watch",
             Self::Enrol { .. } => "enrol",
             Self::Reload => "reload",
@@ -192,6 +207,10 @@ pub enum ErrorCode {
     NoSuchRequest,
     /// The request does not wait any more.
     AlreadyDecided,
+    /// There is nobody else to ask, or the deadline was moved as often as it may be.
+    NoMore,
+    /// The rule wants a reason or a signature with it.
+    Incomplete,
     /// The configuration knows no such agent.
     NoSuchAgent,
     /// Something of the call is not acceptable: an empty reason, a label's name.
@@ -217,6 +236,10 @@ pub struct StatusReport {
     pub version: String,
     /// Release of the running kernel.
     pub kernel: String,
+    /// Name of this host, which cards and signed statements have.
+    pub host: String,
+    /// Names this boot, as the provenance log and signed statements have it.
+    pub boot_id: String,
     /// Whether anything is held.
     pub mode: Mode,
     /// How long the daemon has been up, milliseconds.

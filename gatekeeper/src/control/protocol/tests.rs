@@ -13,6 +13,13 @@ fn calls_read_back() {
         Call::Show { id },
         Call::Decide { id, effect: Effect::Allow, reason: None },
         Call::Decide { id, effect: Effect::Deny { errno: 1 }, reason: Some("no".to_owned()) },
+        Call::Act { id, verb: Verb::DenyAndStop, reason: Some("no".to_owned()), signed: None },
+        Call::Act {
+            id,
+            verb: Verb::Approve,
+            reason: None,
+            signed: Some(SignedStatement { statement: "one\ntwo\n".to_owned(), signature: "-----".to_owned() }),
+        },
         Call::Watch,
         Call::Enrol {
             agent: "builder".to_owned(),

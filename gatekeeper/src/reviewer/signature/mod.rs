@@ -1,6 +1,7 @@
 //! Signatures by a reviewer's own SSH key over a statement, as `ssh-keygen -Y sign -n gatekeeper` makes them.
 //!
-//! The format is OpenSSH's `PROTOCOL.sshsig`, with ed25519 keys only. What is verified is that the holder of a key signed
+//! The format is OpenSSH's `PROTOCOL.sshsig`, with ed25519 keys only: those in files and agents, and those in security keys
+//! (`ed25519-sk`, `PROTOCOL.u2f`), which have to have been touched. What is verified is that the holder of a key signed
 //! exactly this text for this purpose; whose key it is, and whether the statement comes in time and for the first time, is
 //! for the caller.
 
@@ -20,8 +21,12 @@ const ARMOR_END: &str = "-----END SSH SIGNATURE-----";
 /// First bytes of the signature, and of what is signed.
 const MAGIC: &[u8] = b"SSHSIG";
 const VERSION: u32 = 1;
-/// The one kind of key.
+/// Keys in files and agents.
 const KEY_TYPE: &str = "ssh-ed25519";
+/// Keys in security keys.
+const TOUCHED_KEY_TYPE: &str = "sk-ssh-ed25519@openssh.com";
+/// Among a security key's flags: somebody was there and touched it.
+const USER_PRESENT: u8 = 1;
 
 /// A statement, and who signed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +47,14 @@ pub enum BadSignature {
     #[error("the signature was made for another purpose: sign with `ssh-keygen -Y sign -n {NAMESPACE}`")]
     Namespace,
     /// Made with a kind of key that is not taken.
-    #[error("the signature is not by an ed25519 key: make one with `ssh-keygen -t ed25519`")]
+    #[error(
+        "the signature is not by an ed25519 key: make one with `ssh-keygen -t ed25519`, or with `ssh-keygen -t ed25519-sk` in \
+         a security key"
+    )]
     KeyType,
+    /// By a security key that nobody touched.
+    #[error("nobody touched the security key: make a key without `-O no-touch-required`")]
+    Untouched,
     /// Another text was signed, or with another key.
     #[error("the signature does not fit the statement: it was made over another text or with another key")]
     Wrong,
@@ -76,17 +87,11 @@ pub fn verify(statement: &[u8], armored: &str) -> Result<Signed, BadSignature> {
     if !reserved.is_empty() {
         return Err(BadSignature::Form("its reserved field is in use"));
     }
-    let key = typed(key_blob, 32)?;
-    let signature = typed(signature_blob, 64)?;
-    let digest = match hash_name {
-        b"sha512" => Sha512::digest(statement).to_vec(),
-        b"sha256" => Sha256::digest(statement).to_vec(),
-        _ => return Err(BadSignature::Form("it uses another hash than SHA-512 and SHA-256")),
-    };
-    let mut signed = MAGIC.to_vec();
-    for part in [namespace, reserved, hash_name, &digest] {
-        put(&mut signed, part);
+    let mut message = MAGIC.to_vec();
+    for part in [namespace, reserved, hash_name, &message_hash(hash_name, statement)?] {
+        put(&mut message, part);
     }
+    let Parts { key, signature, signed } = parts(key_blob, signature_blob, message)?;
     UnparsedPublicKey::new(&ED25519, key).verify(&signed, signature).map_err(|_| BadSignature::Wrong)?;
     Ok(Signed { statement: Statement::parse(statement)?, fingerprint: fingerprint(key_blob) })
 }
@@ -132,16 +137,56 @@ fn put(out: &mut Vec<u8>, string: &[u8]) {
     out.extend_from_slice(string);
 }
 
-/// The second string of a pair whose first one names the kind of key; `length` bytes of it.
-fn typed(mut blob: &[u8], length: usize) -> Result<&[u8], BadSignature> {
-    if string(&mut blob)? != KEY_TYPE.as_bytes() {
+fn message_hash(name: &[u8], statement: &[u8]) -> Result<Vec<u8>, BadSignature> {
+    match name {
+        b"sha512" => Ok(Sha512::digest(statement).to_vec()),
+        b"sha256" => Ok(Sha256::digest(statement).to_vec()),
+        _ => Err(BadSignature::Form("it uses another hash than SHA-512 and SHA-256")),
+    }
+}
+
+/// What ed25519 verifies.
+struct Parts<'a> {
+    key: &'a [u8],
+    signature: &'a [u8],
+    signed: Vec<u8>,
+}
+
+/// Takes key and signature apart, and finds what exactly the key has signed of a message: a security key signs it together
+/// with what it knows itself.
+fn parts<'a>(mut key: &'a [u8], mut signature: &'a [u8], message: Vec<u8>) -> Result<Parts<'a>, BadSignature> {
+    let key_type = string(&mut key)?;
+    let is_touched = key_type == TOUCHED_KEY_TYPE.as_bytes();
+    if !is_touched && key_type != KEY_TYPE.as_bytes() {
         return Err(BadSignature::KeyType);
     }
-    let bytes = string(&mut blob)?;
-    if bytes.len() != length || !blob.is_empty() {
+    if string(&mut signature)? != key_type {
+        return Err(BadSignature::Form("key and signature are of two kinds"));
+    }
+    let key_bytes = string(&mut key)?;
+    let signature_bytes = string(&mut signature)?;
+    if key_bytes.len() != 32 || signature_bytes.len() != 64 {
         return Err(BadSignature::Form("key or signature have another length"));
     }
-    Ok(bytes)
+    let mut signed = message;
+    if is_touched {
+        let application = string(&mut key)?;
+        let (flags, after) = signature.split_first().ok_or(BadSignature::Form("it ends early"))?;
+        signature = after;
+        let counter = number(&mut signature)?;
+        if flags & USER_PRESENT == 0 {
+            return Err(BadSignature::Untouched);
+        }
+        let message = Sha256::digest(&signed);
+        signed = Sha256::digest(application).to_vec();
+        signed.push(*flags);
+        signed.extend_from_slice(&counter.to_be_bytes());
+        signed.extend_from_slice(&message);
+    }
+    if !key.is_empty() || !signature.is_empty() {
+        return Err(BadSignature::Form("something follows key or signature"));
+    }
+    Ok(Parts { key: key_bytes, signature: signature_bytes, signed })
 }
 
 #[cfg(test)]
