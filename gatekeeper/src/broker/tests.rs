@@ -1,5 +1,7 @@
 //! One test per transition.
 
+mod grants;
+
 use std::time::Duration;
 
 use super::*;
@@ -26,6 +28,7 @@ pub(super) fn ask(seconds: u64, danger_allow_on_timeout: bool) -> Outcome {
         quorum: None,
         escalation: Vec::new(),
         danger_self_review: false,
+        grants: Vec::new(),
     })
 }
 
@@ -94,6 +97,7 @@ fn by_person(effect: Act) -> Decision {
             evidence: None,
         },
         reason: Some("looked at it".to_owned()),
+        grant: None,
         at_ms: 1,
     }
 }
@@ -193,6 +197,7 @@ fn short(effect: &Effect) -> String {
             Reply::Decided => format!("reply {to} decided"),
             Reply::AlreadyDecided(decision) => format!("reply {to} already {}", allow(&decision.effect)),
             Reply::NotPending(state) => format!("reply {to} not pending {state:?}"),
+            Reply::NotOffered(offered) => format!("reply {to} offers {}", request::lengths(offered)),
             Reply::Unknown => format!("reply {to} unknown"),
             reply => format!("reply {to} {reply:?}"),
         },
@@ -308,7 +313,7 @@ fn says(hold: u64, name: &str, groups: &[&str], effect: Act) -> Input {
     let by =
         Decider::Reviewer { name: name.to_owned(), channel: "cli".to_owned(), account: "1".to_owned(), evidence: None };
     let groups = groups.iter().map(ToString::to_string).collect();
-    Input::Decide { reply_to: 9, id: id(hold), decision: Decision { effect, by, reason: None, at_ms: 1 }, groups }
+    Input::Decide { reply_to: 9, id: id(hold), decision: Decision { effect, by, reason: None, grant: None, at_ms: 1 }, groups }
 }
 
 #[test]
@@ -385,7 +390,7 @@ fn a_new_daemon_knows_who_has_approved() {
         account: "1".to_owned(),
         evidence: None,
     };
-    let vote = Vote { by, groups: BTreeSet::from(["ops".to_owned()]), reason: None, at_ms: 1 };
+    let vote = Vote { by, groups: BTreeSet::from(["ops".to_owned()]), reason: None, grant: None, at_ms: 1 };
     trial.step(Input::Adopt(vec![Restored { votes: vec![vote], ..restored(1, None) }]));
     trial.held(held(1, 1, 1, ask_people(60, "2 of ops", &[])));
     assert_eq!(trial.step(says(1, "kim", &["ops"], Act::Allow)), ["reply 9 VotedBefore"]);

@@ -68,7 +68,7 @@ pub fn card(card: &Card, offer: Offer) -> Value {
             elements.push(block(vec![run(&text, MONOSPACE)]));
         }
         Offer::Buttons => {
-            let verbs: Vec<_> = verbs.iter().filter(|verb| !(shortened && **verb == Verb::Approve)).collect();
+            let verbs: Vec<_> = verbs.iter().filter(|verb| !(shortened && verb.is_approval())).collect();
             if shortened {
                 let text = format!("To approve it, mention this bot and write: approve {request}");
                 elements.push(block(vec![run(&text, WARNING)]));
@@ -78,7 +78,7 @@ pub fn card(card: &Card, offer: Offer) -> Value {
             }));
             let actions: Vec<Value> = verbs
                 .into_iter()
-                .map(|verb| button(*verb, json!({ "request": request, "card": digest, "verb": verb.word() })))
+                .map(|verb| button(*verb, json!({ "request": request, "card": digest, "verb": verb.carried() })))
                 .collect();
             content["actions"] = Value::Array(actions);
         }
@@ -148,14 +148,15 @@ fn block(inlines: Vec<Value>) -> Value {
 
 fn button(verb: Verb, data: Value) -> Value {
     let style = match verb {
-        Verb::Approve => "positive",
+        Verb::Approve | Verb::ApproveFor(_) => "positive",
         Verb::Deny | Verb::DenyAndStop => "destructive",
-        Verb::Escalate | Verb::Extend => "default",
+        Verb::Escalate | Verb::Extend | Verb::Show => "default",
     };
     let data = json!({ "gatekeeper": data });
+    let (title, carried) = (verb.title(), verb.carried());
     json!({
-        "type": "Action.Execute", "title": verb.title(), "verb": verb.word(), "style": style, "data": data,
-        "fallback": { "type": "Action.Submit", "title": verb.title(), "data": data },
+        "type": "Action.Execute", "title": title, "verb": carried, "style": style, "data": data,
+        "fallback": { "type": "Action.Submit", "title": title, "data": data },
     })
 }
 

@@ -5,7 +5,7 @@ use crate::{
     channel::card,
     control::protocol::Call,
     exit::{Exit, Failure},
-    request::{Effect, Request, RequestId, State},
+    request::{Effect, GrantLength, Request, RequestId, State},
 };
 
 /// What a denied action fails with. Programs expect it of a system call that is not permitted.
@@ -21,6 +21,9 @@ pub(super) struct ApproveArguments {
     /// Why, for the log
     #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
     reason: Option<String>,
+    /// Not only once: for a time such as 10m, or for the agent's `run`, as far as the rule offers it
+    #[arg(long = "for", value_name = "LENGTH")]
+    length: Option<GrantLength>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -33,13 +36,13 @@ pub(super) struct DenyArguments {
 }
 
 pub(super) fn approve(arguments: ApproveArguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let ApproveArguments { id, reason } = arguments;
-    decide(id, Effect::Allow, reason, terminal)
+    let ApproveArguments { id, reason, length } = arguments;
+    decide(id, Effect::Allow, reason, length, terminal)
 }
 
 pub(super) fn deny(arguments: DenyArguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
     let DenyArguments { id, reason } = arguments;
-    decide(id, DENIED, Some(reason), terminal)
+    decide(id, DENIED, Some(reason), None, terminal)
 }
 
 /// A reason that says something.
@@ -54,8 +57,14 @@ pub(super) fn parse_reason(reason: &str) -> Result<String, String> {
     }
 }
 
-fn decide(id: RequestId, effect: Effect, reason: Option<String>, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let request = terminal.connect()?.request(&Call::Decide { id, effect, reason })?;
+fn decide(
+    id: RequestId,
+    effect: Effect,
+    reason: Option<String>,
+    grant: Option<GrantLength>,
+    terminal: &mut Terminal,
+) -> Result<Exit, Failure> {
+    let request = terminal.connect()?.request(&Call::Decide { id, effect, reason, grant })?;
     let outcome = outcome(&request, effect);
     if terminal.output.is_json() {
         terminal.output.object(&request)?;

@@ -8,6 +8,7 @@ mod check;
 mod daemon;
 mod decide;
 mod detach;
+mod grants;
 mod log;
 mod output;
 mod pending;
@@ -62,6 +63,10 @@ enum Command {
     Approve(decide::ApproveArguments),
     /// Make the action of a request fail
     Deny(decide::DenyArguments),
+    /// List the approvals that hold for longer than once
+    Grants,
+    /// Take a grant back
+    Revoke(grants::RevokeArguments),
     /// Decide requests in an interactive view
     Review(review::Arguments),
     /// Show how the daemon is
@@ -128,6 +133,8 @@ pub fn run() -> Result<Exit, Failure> {
         Command::Show(arguments) => show::run(arguments, &mut terminal),
         Command::Approve(arguments) => decide::approve(arguments, &mut terminal),
         Command::Deny(arguments) => decide::deny(arguments, &mut terminal),
+        Command::Grants => grants::list(&mut terminal),
+        Command::Revoke(arguments) => grants::revoke(arguments, &mut terminal),
         Command::Review(arguments) => review::run(arguments, &mut terminal),
         Command::Status(arguments) => status::run(arguments, &mut terminal),
         Command::Channels(arguments) => channels::run(arguments, &mut terminal),

@@ -394,6 +394,7 @@ fn job(hold: u64) -> Job {
         quorum: None,
         escalation: Vec::new(),
         danger_self_review: false,
+        grants: Vec::new(),
     };
     let request = Request {
         id: RequestId::new(0, hold),

@@ -135,7 +135,7 @@ async fn answer_all(mut incoming: mpsc::Receiver<Incoming>, changes: broadcast::
             Call::Status => Ok(Answer::One(Reply::Status(Box::new(samples::status())))),
             Call::Pending => Ok(Answer::Pending(pending.clone())),
             Call::Show { id } => find(id).map(Answer::Request),
-            Call::Decide { id, effect, reason: _ } => find(id).map(|request| {
+            Call::Decide { id, effect, .. } => find(id).map(|request| {
                 let state = if effect == Effect::Allow { State::Released } else { State::Denied };
                 let decided = Arc::new(Request { state, ..Request::clone(&request) });
                 // Nobody may be watching.
@@ -146,6 +146,7 @@ async fn answer_all(mut incoming: mpsc::Receiver<Incoming>, changes: broadcast::
             Call::Enrol { agent, .. } => Ok(Answer::One(Reply::Enrolled { agent, cgroup: peer.user })),
             // Never answered: the daemon drops the call.
             Call::Reload => continue,
+            Call::Grants | Call::Revoke { .. } => Ok(Answer::One(Reply::Grants(Vec::new()))),
             Call::Detach { .. } => Err(CallError::new(ErrorCode::HoldsOpen, "2 actions wait")),
         };
         let _ = reply.send(answer);
@@ -160,7 +161,7 @@ fn one_connection_carries_several_calls() {
     assert_eq!(client.pending().unwrap(), [samples::request(1), samples::request(2)]);
     let id = samples::request(2).id;
     assert_eq!(client.request(&Call::Show { id }).unwrap(), samples::request(2));
-    let decide = Call::Decide { id, effect: Effect::Deny { errno: 1 }, reason: Some("no".to_owned()) };
+    let decide = Call::Decide { id, effect: Effect::Deny { errno: 1 }, reason: Some("no".to_owned()), grant: None };
     assert_eq!(client.request(&decide).unwrap().state, State::Denied);
 }
 
@@ -182,7 +183,7 @@ fn a_watcher_sees_what_waits_and_then_each_change() {
     let mut watcher = daemon.client();
     assert_eq!(watcher.watch().unwrap().len(), 2);
     let id = samples::request(1).id;
-    let decide = Call::Decide { id, effect: Effect::Allow, reason: None };
+    let decide = Call::Decide { id, effect: Effect::Allow, reason: None, grant: None };
     daemon.client().request(&decide).unwrap();
     let change = watcher.next_change().unwrap();
     assert_eq!((change.id, change.state), (id, State::Released));
@@ -247,7 +248,7 @@ fn a_caller_that_became_an_agent_is_refused_from_then_on() {
     assert!(matches!(client.call(&enrol).unwrap(), Reply::Enrolled { .. }));
     daemon.inside_agent.store(true, Ordering::SeqCst);
     let id = samples::request(1).id;
-    let error = client.request(&Call::Decide { id, effect: Effect::Allow, reason: None }).unwrap_err();
+    let error = client.request(&Call::Decide { id, effect: Effect::Allow, reason: None, grant: None }).unwrap_err();
     assert!(matches!(error, ClientError::Call(CallError { code: ErrorCode::InsideAgent, .. })), "{error}");
 }
 

@@ -63,6 +63,7 @@ pub(super) fn decision_text(decision: &Decision) -> String {
     match &decision.by {
         Decider::Reviewer { name, channel, .. } => format!("{verb} by {name} through {channel}"),
         Decider::Rule { name } => format!("{verb} by the rule {name}"),
+        Decider::Grant { id, by } => format!("{verb} by grant {id} of {}", by.join(" and ")),
         Decider::NoRule => format!("{verb}, as no rule matched"),
         Decider::Deadline => format!("{verb}, as its deadline passed"),
         Decider::Daemon => format!("{verb} by the daemon"),
@@ -80,7 +81,13 @@ impl Daemon {
                 pending: self.broker.open_requests().cloned().collect(),
                 changes: self.changes.subscribe(),
             }),
-            Call::Decide { id, effect, reason } => {
+            Call::Grants => Ok(Answer::One(Reply::Grants(self.grant_reports()))),
+            Call::Revoke { id, reason } if reason.is_empty() || reason.len() > REASON_BYTES => Err(invalid(
+                format!("a revocation needs a reason of at most {REASON_BYTES} bytes"),
+                &format!("say why grant {id} is taken back"),
+            )),
+            Call::Revoke { id, reason } => self.revoke_grant(id, reason, &peer).map(Answer::One),
+            Call::Decide { id, effect, reason, grant } => {
                 if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES) {
                     Err(invalid(format!("a reason has at most {REASON_BYTES} bytes"), "shorten it"))
                 } else if matches!(effect, Effect::Deny { errno } if !(1..=4095).contains(&errno)) {
@@ -91,7 +98,7 @@ impl Daemon {
                             let reply_to = self.wait_for_reply(Waiter::Call { id, reply });
                             let (channel, account) = (CLI.to_owned(), peer.uid.to_string());
                             let by = Decider::Reviewer { name, channel, account, evidence: None };
-                            let decision = Decision { effect, by, reason, at_ms: self.now().wall_ms };
+                            let decision = Decision { effect, by, reason, grant, at_ms: self.now().wall_ms };
                             self.step(Input::Decide { reply_to, id, decision, groups });
                             return;
                         }
@@ -231,6 +238,7 @@ impl Daemon {
         }
         let record = Record::Reload { config_sha256: Some(self.config.policy.digest()), error };
         self.record(&record);
+        self.end_grants();
         result
     }
 

@@ -36,7 +36,7 @@ use crate::{
     config::{ChannelConfig, ChannelKind, Config, SecretSource},
     control::protocol::ChannelStatus,
     provenance::Record,
-    request::{Decider, Decision, Effect, Request, RequestId, State},
+    request::{Decider, Decision, Effect, Request, RequestId, State, lengths},
     reviewer::{Directory, Refusal, Reviewer},
 };
 
@@ -352,7 +352,9 @@ impl Daemon {
         }
         // A card tells who asks and from where; that follows a moment after the request.
         if change != Change::Asked {
-            let mut verbs = vec![Verb::Approve, Verb::Deny, Verb::DenyAndStop];
+            let mut verbs = vec![Verb::Approve];
+            verbs.extend(request.ask.grants.iter().copied().map(Verb::ApproveFor));
+            verbs.extend([Verb::Deny, Verb::DenyAndStop]);
             if usize::try_from(request.escalated).is_ok_and(|done| done < request.ask.escalation.len()) {
                 verbs.push(Verb::Escalate);
             }
@@ -452,21 +454,31 @@ impl Daemon {
             account: account.id,
             evidence: Some(Box::new(evidence)),
         };
+        if verb == Verb::Show {
+            // Their connection may be gone.
+            let _ = answer.send(Answer { counted: false, text: format!("{id} has a card") });
+            return;
+        }
         let reply_to = self.wait_for_reply(Waiter::Act { id, verb, answer });
-        let effect = if verb == Verb::Approve { Effect::Allow } else { DENIED };
+        let effect = if verb.is_approval() { Effect::Allow } else { DENIED };
+        let grant = match verb {
+            Verb::ApproveFor(length) => Some(length),
+            _ => None,
+        };
         match verb {
             Verb::Escalate => self.step(Input::Escalate { reply_to, id, by }),
             Verb::Extend => self.step(Input::Extend { reply_to, id, by }),
-            Verb::Approve | Verb::Deny | Verb::DenyAndStop => {
+            Verb::Approve | Verb::ApproveFor(_) | Verb::Deny | Verb::DenyAndStop => {
                 if verb == Verb::DenyAndStop
                     && request.state == State::Pending
                     && let Some(cgroup) = judge::cgroup_of(request.task.pid)
                 {
                     self.channels.stops.insert(id, cgroup);
                 }
-                let decision = Decision { effect, by, reason, at_ms: self.now().wall_ms };
+                let decision = Decision { effect, by, reason, grant, at_ms: self.now().wall_ms };
                 self.step(Input::Decide { reply_to, id, decision, groups: reviewer.groups });
             }
+            Verb::Show => {}
         }
     }
 
@@ -565,6 +577,12 @@ pub(super) fn answer(reply: &Reply, verb: Verb, id: RequestId) -> Answer {
         }
         Reply::NotPending(state) => {
             (false, format!("{id} does not wait any more: {}", super::calls::state_text(state)))
+        }
+        Reply::NotOffered(offered) if offered.is_empty() => {
+            (false, format!("{id} can be approved only once: its rule offers no grant for it"))
+        }
+        Reply::NotOffered(offered) => {
+            (false, format!("its rule does not offer that; {id} can be approved once, or for {}", lengths(offered)))
         }
         Reply::Unknown => (false, super::calls::no_such_request(id).message),
     };

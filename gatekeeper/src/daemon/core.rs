@@ -13,6 +13,7 @@ use super::{
     DaemonError, Event, Options, SCRIPT_SECONDS,
     agents::Agents,
     channels::Channels,
+    grants::GrantDesk,
     judge, parents,
     parents::{Family, Parents},
     resume,
@@ -96,6 +97,7 @@ pub(super) struct Daemon {
     pub(super) resumes: Resumes,
     pub(super) parents: Parents,
     pub(super) channels: Channels,
+    pub(super) grants: GrantDesk,
     pub(super) deciders: HashMap<u64, Waiter>,
     pub(super) answered: HashMap<RequestId, Vec<DecideReply>>,
     pub(super) next_reply: u64,
@@ -211,8 +213,21 @@ impl Daemon {
 
     /// Hands a held action to the broker, with what the policy says.
     pub(super) fn judged(&mut self, held: events::Held, interpreter: Option<judge::ScriptInterpreter>) {
-        let evaluation = judge::evaluate(&self.config.policy, &held.action, interpreter.as_ref());
+        let outcome = judge::outcome(judge::evaluate(&self.config.policy, &held.action, interpreter.as_ref()));
         self.remember(&held);
+        if self.needs_facts(held.hold, &outcome) {
+            self.find_facts(held, interpreter);
+            return;
+        }
+        self.hand_over(held, interpreter, outcome);
+    }
+
+    pub(super) fn hand_over(
+        &mut self,
+        held: events::Held,
+        interpreter: Option<judge::ScriptInterpreter>,
+        outcome: broker::Outcome,
+    ) {
         let input = broker::Held {
             hold: held.hold,
             supersedes: held.supersedes,
@@ -222,7 +237,7 @@ impl Daemon {
             digest: held.digest,
             action: held.action,
             interpreter: interpreter.map(|interpreter| interpreter.identity()),
-            outcome: judge::outcome(evaluation),
+            outcome,
             context: None,
             since_ns: held.time_ns,
         };
@@ -268,6 +283,7 @@ impl Daemon {
     /// Forgets the task of a hold. Parents that stopped with it go on.
     fn ended(&mut self, hold: u64) {
         self.resumes.done(hold);
+        self.grants.forget(hold);
         if let Some(task) = self.tasks.remove(&hold) {
             let now = self.now().boot_ns;
             self.parents.start(task.family(now), now);
@@ -400,6 +416,9 @@ impl Daemon {
     }
 
     fn notify(&mut self, request: Arc<Request>, change: Change) {
+        if change == Change::Decided {
+            self.give_grant(&request);
+        }
         self.show(&request, change);
         if change == Change::Ended {
             self.request_ended(request.id);
@@ -442,9 +461,10 @@ impl Daemon {
                 Some(request) => Ok(Answer::Request(request.clone())),
                 None => Err(super::calls::no_such_request(id)),
             },
-            Reply::VotedBefore | Reply::NoMore => {
+            Reply::VotedBefore | Reply::NoMore | Reply::NotOffered(_) => {
                 let text = super::channels::answer(&reply, Verb::Approve, id).text;
-                Err(CallError::new(ErrorCode::AlreadyDecided, text))
+                let code = if matches!(reply, Reply::NotOffered(_)) { ErrorCode::Invalid } else { ErrorCode::AlreadyDecided };
+                Err(CallError::new(code, text))
             }
         };
         let _ = sender.send(result);
@@ -502,7 +522,8 @@ impl Daemon {
 
     /// When the loop has to wake up by itself.
     pub(super) fn next_ns(&self) -> Option<u64> {
-        [self.deadline_ns, self.scan_ns, self.log_retry_ns, self.resumes.next_ns(), self.parents.next_ns()]
+        let grants = self.grants.next_ns();
+        [self.deadline_ns, self.scan_ns, self.log_retry_ns, self.resumes.next_ns(), self.parents.next_ns(), grants]
             .into_iter()
             .flatten()
             .min()
@@ -513,6 +534,9 @@ impl Daemon {
         let now = self.now();
         if self.deadline_ns.is_some_and(|at| at <= now.boot_ns) {
             self.step(Input::Tick);
+        }
+        if self.grants.next_ns().is_some_and(|at| at <= now.boot_ns) {
+            self.end_grants();
         }
         if self.log_retry_ns.is_some_and(|at| at <= now.boot_ns) {
             self.log_retry_ns = None;
@@ -632,6 +656,7 @@ impl Daemon {
         for (name, run) in self.agents.end_empty_runs() {
             self.record(&Record::RunEnd { run: name, agent: run.agent, status: None, signal: None });
         }
+        self.end_grants();
     }
 
     /// Whether anything is enforced.

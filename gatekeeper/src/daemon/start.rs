@@ -20,6 +20,7 @@ use super::{
     DaemonError, Event, Options, agents,
     agents::Agents,
     channels::Channels,
+    grants::GrantDesk,
     core::{Daemon, chain},
     judge,
     parents::Parents,
@@ -88,7 +89,8 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
 
     // The log's lock keeps a second daemon out before anything is changed.
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Opened { log, recovery, open } = Log::open(&config.paths.state.join("log"), &boot_id()?, clock.now())?;
+    let Opened { log, recovery, open, grants } =
+        Log::open(&config.paths.state.join("log"), &boot_id()?, clock.now())?;
     if let Some(recovery) = recovery {
         tracing::warn!(
             bytes = recovery.dropped_bytes,
@@ -146,6 +148,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
         gatherer,
         events,
         channels: Channels::default(),
+        grants: GrantDesk::default(),
         changes: broadcast::channel(CHANGES).0,
         started: Instant::now(),
         errors: VecDeque::new(),
@@ -179,6 +182,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
         tracing::info!(holds = open.len(), "taking over from an earlier daemon");
     }
     daemon.channels = Channels::start(&daemon.config, &daemon.events)?;
+    daemon.adopt_grants(grants);
     daemon.step(Input::Adopt(open));
     daemon.scan();
     daemon.settle();
@@ -249,6 +253,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
             Event::Refused(refused) => daemon.refused_caller(&refused),
             Event::Context { hold, context } => daemon.context(hold, context),
             Event::Script { held, interpreter } => daemon.judged(*held, interpreter),
+            Event::Facts { held, interpreter, fact } => daemon.facts(*held, interpreter, &fact),
             Event::Channel { number, event } => daemon.channel(number, event),
             Event::Cgroups => daemon.cgroups_changed(),
             Event::Timer => {

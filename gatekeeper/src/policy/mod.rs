@@ -73,18 +73,25 @@ impl Policy {
         let outcome = match &rule.verdict {
             RuleVerdict::Allow => Outcome::Allow,
             RuleVerdict::Deny { errno } => Outcome::Deny { errno: errno.number() },
-            RuleVerdict::Ask { deadline, danger_allow_on_timeout, risk, quorum, escalation, danger_self_review } => {
-                Outcome::Ask(Ask {
-                    rule: rule.name.clone(),
-                    deadline: *deadline,
-                    danger_allow_on_timeout: *danger_allow_on_timeout,
-                    risk: *risk,
-                    reason: rule.reason.clone(),
-                    quorum: quorum.clone(),
-                    escalation: escalation.clone(),
-                    danger_self_review: *danger_self_review,
-                })
-            }
+            RuleVerdict::Ask {
+                deadline,
+                danger_allow_on_timeout,
+                risk,
+                quorum,
+                escalation,
+                danger_self_review,
+                grants,
+            } => Outcome::Ask(Ask {
+                rule: rule.name.clone(),
+                deadline: *deadline,
+                danger_allow_on_timeout: *danger_allow_on_timeout,
+                risk: *risk,
+                reason: rule.reason.clone(),
+                quorum: quorum.clone(),
+                escalation: escalation.clone(),
+                danger_self_review: *danger_self_review,
+                grants: grants.clone(),
+            }),
         };
         Evaluation { rule: Some(rule.name.clone()), reason: rule.reason.clone(), outcome }
     }
@@ -95,14 +102,24 @@ impl Policy {
         // equal JSON.
         #[expect(clippy::expect_used, reason = "rules hold only strings, numbers and sequences of them")]
         let canonical = serde_json::to_vec(&self.rules).expect("rules serialize");
-        Sha256::digest(canonical).iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&canonical)
     }
+
+    /// The same of one rule alone; none if there is no rule of this name.
+    pub fn rule_digest(&self, name: &str) -> Option<String> {
+        let rule = self.rules.iter().find(|rule| rule.name == name)?;
+        serde_json::to_vec(rule).ok().map(|canonical| hexadecimal(&canonical))
+    }
+}
+
+fn hexadecimal(canonical: &[u8]) -> String {
+    Sha256::digest(canonical).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Evaluation {
     /// The stricter of two evaluations that concern one act, such as a script and its interpreter: deny before ask
-    /// before allow. Of two asks the one with the higher risk is shown, with the shorter deadline of both, and it
-    /// allows on time-out only if both do.
+    /// before allow. Of two asks the one with the higher risk is shown, with the shorter deadline of both; it
+    /// allows on time-out only if both do, and offers the grants that both offer.
     pub fn stricter(self, other: Self) -> Self {
         let rank = |evaluation: &Self| match &evaluation.outcome {
             Outcome::Allow => (0, None),
@@ -113,6 +130,7 @@ impl Evaluation {
         if let (Outcome::Ask(ask), Outcome::Ask(milder)) = (&mut stricter.outcome, &milder.outcome) {
             ask.deadline = ask.deadline.min(milder.deadline);
             ask.danger_allow_on_timeout &= milder.danger_allow_on_timeout;
+            ask.grants.retain(|length| milder.grants.contains(length));
         }
         if stricter.outcome == Outcome::Allow && stricter.rule.is_none() {
             return milder;

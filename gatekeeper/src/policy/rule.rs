@@ -13,7 +13,7 @@ use super::{
 use crate::{
     action::{Action, ActionKind, Address, Target},
     quorum::Quorum,
-    request::Risk,
+    request::{GrantLength, Risk},
     text::Text,
 };
 
@@ -68,6 +68,8 @@ pub enum RuleVerdict {
         escalation: Vec<Quorum>,
         /// Let people decide about agents of their own.
         danger_self_review: bool,
+        /// For how long the same action may be approved, besides once. Shortest first.
+        grants: Vec<GrantLength>,
     },
 }
 

@@ -37,6 +37,7 @@ fn ask() -> RuleVerdict {
         quorum: None,
         escalation: Vec::new(),
         danger_self_review: false,
+        grants: Vec::new(),
     }
 }
 
@@ -306,6 +307,7 @@ fn the_stricter_of_two_evaluations_holds() {
             quorum: None,
             escalation: Vec::new(),
             danger_self_review: false,
+            grants: Vec::new(),
         };
         with(name, Outcome::Ask(ask))
     };

@@ -152,7 +152,8 @@ impl Json<'_> {
     }
 
     pub(super) fn ask(&mut self, ask: &Ask) -> &mut Self {
-        let Ask { rule, deadline, danger_allow_on_timeout, risk, reason, quorum, escalation, danger_self_review } = ask;
+        let Ask { rule, deadline, danger_allow_on_timeout, risk, reason, quorum, escalation, danger_self_review, grants } =
+            ask;
         self.raw("{\"rule\":").string(rule).raw(",\"deadline\":");
         self.number(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
         self.raw(",\"danger_allow_on_timeout\":").flag(*danger_allow_on_timeout);
@@ -174,7 +175,13 @@ impl Json<'_> {
             before = ",";
         }
         self.raw(if escalation.is_empty() { ",\"escalation\":[]" } else { "]" });
-        self.raw(",\"danger_self_review\":").flag(*danger_self_review).raw("}")
+        self.raw(",\"danger_self_review\":").flag(*danger_self_review);
+        let mut before = ",\"grants\":[";
+        for length in grants {
+            self.raw(before).string(&length.to_string());
+            before = ",";
+        }
+        self.raw(if grants.is_empty() { "}" } else { "]}" })
     }
 
     pub(super) fn effect(&mut self, effect: Effect) -> &mut Self {
@@ -214,6 +221,13 @@ impl Json<'_> {
                 self.raw("}")
             }
             Decider::Rule { name } => self.raw("{\"kind\":\"rule\",\"name\":").string(name).raw("}"),
+            Decider::Grant { id, by } => {
+                self.raw("{\"kind\":\"grant\",\"id\":\"").raw(&id.to_string()).raw("\",\"by\":[");
+                for (position, name) in by.iter().enumerate() {
+                    self.raw(if position == 0 { "" } else { "," }).string(name);
+                }
+                self.raw("]}")
+            }
             Decider::NoRule => self.raw("{\"kind\":\"no_rule\"}"),
             Decider::Deadline => self.raw("{\"kind\":\"deadline\"}"),
             Decider::Daemon => self.raw("{\"kind\":\"daemon\"}"),
@@ -221,10 +235,13 @@ impl Json<'_> {
     }
 
     pub(super) fn decision(&mut self, decision: &Decision) -> &mut Self {
-        let Decision { effect, by, reason, at_ms } = decision;
+        let Decision { effect, by, reason, grant, at_ms } = decision;
         self.raw("{\"effect\":").effect(*effect).raw(",\"by\":").decider(by);
         if let Some(reason) = reason {
             self.raw(",\"reason\":").string(reason);
+        }
+        if let Some(length) = grant {
+            self.raw(",\"grant\":").string(&length.to_string());
         }
         self.raw(",\"at_ms\":").number(*at_ms).raw("}")
     }
@@ -244,7 +261,7 @@ mod tests {
     use serde::{Serialize, de::DeserializeOwned};
 
     use super::*;
-    use crate::action::Target;
+    use crate::{action::Target, request::{GrantLength, RequestId}};
 
     /// What is written here reads back, and says the same as `serde` does.
     fn agree<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, write: impl FnOnce(&mut Json<'_>)) {
@@ -344,6 +361,7 @@ mod tests {
                     quorum: some[0].then(|| "2 of ops or leads".parse().unwrap()),
                     escalation: vec!["leads".parse().unwrap(); usize::from(errno % 3)],
                     danger_self_review: some[1],
+                    grants: vec![GrantLength::Run; usize::from(errno % 3)],
                 };
                 agree(&ask, |json| { json.ask(&ask); });
             }
@@ -359,9 +377,13 @@ mod tests {
                 evidence: some[0].then(|| Box::new(evidence)),
             };
             let rule = Decider::Rule { name: string.clone() };
-            for by in [reviewer, rule, Decider::NoRule, Decider::Deadline, Decider::Daemon] {
+            let id = RequestId::new(numbers[0], u64::from(errno));
+            let grant = Decider::Grant { id, by: vec![string.clone(); usize::from(errno % 3)] };
+            for by in [reviewer, rule, grant, Decider::NoRule, Decider::Deadline, Decider::Daemon] {
                 let effect = if some[0] { Effect::Allow } else { Effect::Deny { errno } };
-                let decision = Decision { effect, by, reason: some[1].then(|| string.clone()), at_ms: numbers[0] };
+                let grant = some[0].then_some(GrantLength::Run);
+                let decision = Decision { effect, by, reason: some[1].then(|| string.clone()), grant, at_ms: numbers[0] };
+
                 agree(&decision, |json| { json.decision(&decision); });
             }
         }

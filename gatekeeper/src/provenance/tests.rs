@@ -116,6 +116,7 @@ fn ask() -> Outcome {
         quorum: None,
         escalation: Vec::new(),
         danger_self_review: false,
+        grants: Vec::new(),
     })
 }
 
@@ -155,7 +156,7 @@ impl Daemon {
             account: "1000".to_owned(),
             evidence: None,
         };
-        let decision = Decision { effect, by, reason: Some("fine\u{202e}".to_owned()), at_ms: now().wall_ms };
+        let decision = Decision { effect, by, reason: Some("fine\u{202e}".to_owned()), grant: None, at_ms: now().wall_ms };
         self.step(Input::Decide { reply_to: 0, id: RequestId::new(NONCE, hold), decision, groups: Default::default() });
     }
 }
@@ -446,7 +447,7 @@ fn a_crash_right_after_a_segment_was_made_is_no_damage() {
     let before = daemon.log.records();
     drop(daemon);
     fs::write(segment_path(dir.path(), 1), b"").unwrap();
-    let Opened { log, open: holds, recovery } = open(dir.path());
+    let Opened { log, open: holds, recovery, .. } = open(dir.path());
     assert_eq!((holds.len(), recovery), (1, None));
     assert_eq!(log.records(), before + 1);
     assert_eq!(read(dir.path()).last().unwrap()["replay_from"], 0);

@@ -1,10 +1,13 @@
 //! A held action that reviewers have been asked about: the words that the broker, the channels, the control socket and
 //! the provenance log share.
 
+mod grant;
+
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::grant::{BadGrantLength, GrantLength, lengths, seconds};
 use crate::{
     action::{Action, Task},
     quorum::Quorum,
@@ -125,6 +128,9 @@ pub struct Ask {
     /// Let people decide about agents of their own.
     #[serde(default)]
     pub danger_self_review: bool,
+    /// For how long the same action of the same agent run may be approved, besides once. Shortest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<GrantLength>,
 }
 
 /// Who or what decided.
@@ -147,6 +153,13 @@ pub enum Decider {
     Rule {
         /// Its name.
         name: String,
+    },
+    /// An approval that was given for longer than once.
+    Grant {
+        /// The request with which it was given, which is the grant's name.
+        id: RequestId,
+        /// Names of the people who gave it.
+        by: Vec<String>,
     },
     /// No rule matched: the action only looked as if one could.
     NoRule,
@@ -187,6 +200,9 @@ pub struct Vote {
     pub groups: std::collections::BTreeSet<String>,
     /// Why, in their words.
     pub reason: Option<String>,
+    /// For how long they approve; none: once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantLength>,
     /// When, milliseconds since the epoch.
     pub at_ms: u64,
 }
@@ -213,6 +229,9 @@ pub struct Decision {
     pub by: Decider,
     /// Why, in the decider's words.
     pub reason: Option<String>,
+    /// For how long the same action is approved; none: once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantLength>,
     /// When, milliseconds since the epoch.
     pub at_ms: u64,
 }

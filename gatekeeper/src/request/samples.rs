@@ -70,6 +70,7 @@ pub(crate) fn request(hold: u64) -> Request {
             quorum: None,
             escalation: Vec::new(),
             danger_self_review: false,
+            grants: Vec::new(),
         },
         held_at_ms: 1_700_000_000_000,
         deadline_ms: 1_700_000_300_000,

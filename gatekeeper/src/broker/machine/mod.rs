@@ -207,6 +207,11 @@ impl Broker {
         !self.restored.is_empty()
     }
 
+    /// Whether a hold is new: neither open, nor ended, nor asked about by an earlier daemon.
+    pub fn is_new(&self, hold: u64) -> bool {
+        !self.open.contains_key(&hold) && !self.ended_set.contains(&hold) && !self.restored.contains_key(&hold)
+    }
+
     /// Number of holds that have not ended, those without a request included.
     pub fn open_holds(&self) -> usize {
         self.open.len()
@@ -376,7 +381,7 @@ impl Broker {
             },
         );
         if let Some(ticket) = ticket {
-            let decision = Decision { effect, by, reason: None, at_ms: now.wall_ms };
+            let decision = Decision { effect, by, reason: None, grant: None, at_ms: now.wall_ms };
             let Held { hold, task, action, stage, .. } = held;
             let record = Record::Settled(Box::new(Settled { hold, task, action, stage, decision }));
             effects.push(Effect::Append { ticket: Some(ticket), record });
@@ -449,7 +454,7 @@ impl Broker {
             } else {
                 request::Effect::Deny { errno: EPERM }
             };
-            let decision = Decision { effect, by: Decider::Deadline, reason: None, at_ms: now.wall_ms };
+            let decision = Decision { effect, by: Decider::Deadline, reason: None, grant: None, at_ms: now.wall_ms };
             let record = Record::Expiry { hold, id: request.id, decision: decision.clone() };
             self.accept(hold, decision, record, effects);
         }
@@ -562,6 +567,7 @@ impl Broker {
                         effect: request::Effect::Deny { errno },
                         by: Decider::Daemon,
                         reason: Some(reason.clone()),
+                        grant: None,
                         at_ms: now.wall_ms,
                     });
                 }

@@ -83,20 +83,20 @@ fn bold(text: &str) -> Value {
 
 /// What can be done with one tap: no approval of what was not seen in full.
 fn offered(card: &Card, shortened: bool) -> impl Iterator<Item = Verb> {
-    card.verbs.iter().copied().filter(move |verb| !(shortened && *verb == Verb::Approve))
+    card.verbs.iter().copied().filter(move |verb| !(shortened && verb.is_approval()))
 }
 
 fn button(verb: Verb, card: &Card) -> Value {
     let mut button = json!({
         "type": "button",
-        "action_id": verb.word(),
-        "text": plain(verb.title()),
+        "action_id": verb.carried(),
+        "text": plain(&verb.title()),
         "value": format!("{} {}", card.request, card.digest),
     });
     match verb {
-        Verb::Approve => button["style"] = json!("primary"),
+        Verb::Approve | Verb::ApproveFor(_) => button["style"] = json!("primary"),
         Verb::Deny | Verb::DenyAndStop => button["style"] = json!("danger"),
-        Verb::Escalate | Verb::Extend => {}
+        Verb::Escalate | Verb::Extend | Verb::Show => {}
     }
     button
 }

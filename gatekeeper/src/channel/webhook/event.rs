@@ -85,7 +85,9 @@ pub(super) fn card(message: &MessageId, card: &Card, known: bool, at_ms: u64) ->
     let (lines, lines_shortened) = budget::lines(&card.lines, line_bytes, LINE_BYTES);
     let lines: Vec<LineData<'_>> = lines.into_iter().map(|Line { label, text }| LineData { label, text }).collect();
     let shortened = headline_left.is_shortened() || status_left.is_shortened() || lines_shortened;
-    let verbs = card.verbs.iter().filter(|verb| !(shortened && **verb == Verb::Approve)).map(|verb| verb.word());
+    // A signed statement says nothing of how long, so grants are not offered here.
+    let offered = |verb: &Verb| Verb::ALL.contains(verb) && !(shortened && verb.is_approval());
+    let verbs = card.verbs.iter().copied().filter(offered).map(Verb::word);
     let data = CardData {
         message: &message.0,
         request: card.request.to_string(),

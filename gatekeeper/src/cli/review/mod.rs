@@ -214,7 +214,7 @@ fn is_passing(error: &ClientError) -> bool {
 
 fn spawn_decision(socket: PathBuf, id: RequestId, effect: Effect, reason: Option<String>, events: Sender<Event>) {
     thread::spawn(move || {
-        let decide = || Client::connect(&socket)?.request(&Call::Decide { id, effect, reason });
+        let decide = || Client::connect(&socket)?.request(&Call::Decide { id, effect, reason, grant: None });
         let answer = Box::new(decide());
         drop(events.send(Event::Decided { id, effect, answer }));
     });

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    request::{Effect, Request, RequestId, duration_ms},
+    request::{Effect, GrantLength, Request, RequestId, duration_ms},
     text::Text,
 };
 
@@ -45,6 +45,18 @@ pub enum Call {
         effect: Effect,
         /// Why, in the reviewer's words.
         reason: Option<String>,
+        /// For how long the same action is approved; none: once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grant: Option<GrantLength>,
+    },
+    /// The grants in force. Answered by [`Reply::Grants`].
+    Grants,
+    /// Take a grant back. Answered by [`Reply::Revoked`], once that is on disk.
+    Revoke {
+        /// Which: the request with which it was given.
+        id: RequestId,
+        /// Why, in the reviewer's words.
+        reason: String,
     },
     /// The requests that wait, then each one that changes. Answered by a [`Reply::Request`] each, [`Reply::Current`],
     /// and a [`Reply::Request`] per change until either side closes.
@@ -77,6 +89,8 @@ impl Call {
             Self::Pending => "pending",
             Self::Show { .. } => "show",
             Self::Decide { .. } => "decide",
+            Self::Grants => "grants",
+            Self::Revoke { .. } => "revoke",
             Self::Watch => "watch",
             Self::Enrol { .. } => "enrol",
             Self::Reload => "reload",
@@ -93,6 +107,10 @@ pub enum Reply {
     Status(Box<StatusReport>),
     /// A request, as it stands.
     Request(Box<Request>),
+    /// The grants in force, oldest first.
+    Grants(Vec<GrantReport>),
+    /// The grant is in force no more.
+    Revoked(Box<GrantReport>),
     /// The list is complete.
     End,
     /// The list is complete; what follows are changes.
@@ -208,6 +226,31 @@ pub enum ErrorCode {
     Stopping,
     /// Anything else.
     Internal,
+}
+
+/// A grant in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantReport {
+    /// The request with which it was given.
+    pub id: RequestId,
+    /// Name of the rule.
+    pub rule: String,
+    /// Name of the agent.
+    pub agent: String,
+    /// The cgroup of the agent run for which it holds.
+    pub run: Text,
+    /// The action in one line.
+    pub action: String,
+    /// For how long it was given.
+    pub length: GrantLength,
+    /// When, milliseconds since the epoch.
+    pub given_at_ms: u64,
+    /// What is left of it, milliseconds; none: as long as the run.
+    pub left_ms: Option<u64>,
+    /// Names of who gave it.
+    pub by: Vec<String>,
+    /// How often it was used since the daemon started.
+    pub used: u64,
 }
 
 /// How the daemon is.

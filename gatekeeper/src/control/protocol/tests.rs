@@ -11,8 +11,11 @@ fn calls_read_back() {
         Call::Status,
         Call::Pending,
         Call::Show { id },
-        Call::Decide { id, effect: Effect::Allow, reason: None },
-        Call::Decide { id, effect: Effect::Deny { errno: 1 }, reason: Some("no".to_owned()) },
+        Call::Decide { id, effect: Effect::Allow, reason: None, grant: None },
+        Call::Decide { id, effect: Effect::Deny { errno: 1 }, reason: Some("no".to_owned()), grant: None },
+        Call::Decide { id, effect: Effect::Allow, reason: None, grant: Some(GrantLength::Run) },
+        Call::Grants,
+        Call::Revoke { id, reason: "no".to_owned() },
         Call::Watch,
         Call::Enrol {
             agent: "builder".to_owned(),
@@ -92,7 +95,7 @@ fn garbage_is_named() {
 #[test]
 fn a_frame_that_is_too_long_is_not_written() {
     let call =
-        Call::Decide { id: RequestId::new(1, 1), effect: Effect::Allow, reason: Some("x".repeat(MAX_CALL_BYTES)) };
+        Call::Decide { id: RequestId::new(1, 1), effect: Effect::Allow, reason: Some("x".repeat(MAX_CALL_BYTES)), grant: None };
     assert!(matches!(encode_call(&call), Err(FrameError::TooLarge { limit: MAX_CALL_BYTES })));
 }
 
