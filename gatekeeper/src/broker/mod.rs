@@ -5,6 +5,8 @@
 //! after the record of its decision is durable; the first decision wins; every hold ends exactly once; a final state
 //! never changes.
 
+mod fingerprint;
+mod grants;
 mod machine;
 mod record;
 
@@ -21,12 +23,14 @@ use std::{
 use gatekeeper_common::{TaskKey, sip::Digest};
 
 pub use self::{
+    fingerprint::{HARMLESS_VARIABLES, ScriptFact, View, fingerprint},
+    grants::{Grant, GrantEnd, GrantKey, Grants, MOST_GRANTS, RunScope, TooManyGrants},
     machine::{Broker, EXTENSIONS, RECENT_REQUESTS, REMINDERS, RESTORE_AFTER_NS, VERDICT_LIFETIME_NS},
     record::{Record, Settled},
 };
 use crate::{
     action::{Action, Task},
-    request::{self, Ask, Context, Decider, Decision, Request, RequestId, State, Vote},
+    request::{self, Ask, Context, Decider, Decision, GrantLength, Request, RequestId, State, Vote},
 };
 
 /// A moment, on both clocks that matter.
@@ -313,9 +317,11 @@ pub enum Reply {
     /// There is nobody else to ask, or the deadline was moved as often as it may be.
     NoMore,
     /// Another decision came first, and stands.
-    AlreadyDecided(Decision),
+    AlreadyDecided(Box<Decision>),
     /// The request ended without a decision.
     NotPending(State),
+    /// The rule does not offer such a grant, only these.
+    NotOffered(Vec<GrantLength>),
     /// There is no such request, or it ended too long ago.
     Unknown,
 }

@@ -130,7 +130,7 @@ fn effect_of(allow: bool) -> Act {
 }
 
 fn decision(allow: bool) -> Decision {
-    Decision { effect: effect_of(allow), by: Decider::Daemon, reason: None, at_ms: 0 }
+    Decision { effect: effect_of(allow), by: Decider::Daemon, reason: None, grant: None, at_ms: 0 }
 }
 
 fn check(moves: Vec<Move>) {

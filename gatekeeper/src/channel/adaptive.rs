@@ -69,7 +69,7 @@ pub fn card(card: &Card, offer: Offer) -> Value {
         }
         Offer::Buttons => {
             let barred = shortened || !needs.only_a_tap(Verb::Approve);
-            let verbs: Vec<_> = verbs.iter().filter(|verb| !(barred && **verb == Verb::Approve)).collect();
+            let verbs: Vec<_> = verbs.iter().filter(|verb| !(barred && verb.is_approval())).collect();
             if barred && !needs.signature {
                 let how = needs.word(Verb::Approve, *request);
                 elements.push(block(vec![run(&format!("To approve it, mention this bot and write: {how}"), WARNING)]));
@@ -80,7 +80,7 @@ pub fn card(card: &Card, offer: Offer) -> Value {
             }));
             let actions: Vec<Value> = verbs
                 .into_iter()
-                .map(|verb| button(*verb, json!({ "request": request, "card": digest, "verb": verb.word() })))
+                .map(|verb| button(*verb, json!({ "request": request, "card": digest, "verb": verb.carried() })))
                 .collect();
             content["actions"] = Value::Array(actions);
         }
@@ -150,14 +150,15 @@ fn block(inlines: Vec<Value>) -> Value {
 
 fn button(verb: Verb, data: Value) -> Value {
     let style = match verb {
-        Verb::Approve => "positive",
+        Verb::Approve | Verb::ApproveFor(_) => "positive",
         Verb::Deny | Verb::DenyAndStop => "destructive",
-        Verb::Escalate | Verb::Extend => "default",
+        Verb::Escalate | Verb::Extend | Verb::Show => "default",
     };
     let data = json!({ "gatekeeper": data });
+    let (title, carried) = (verb.title(), verb.carried());
     json!({
-        "type": "Action.Execute", "title": verb.title(), "verb": verb.word(), "style": style, "data": data,
-        "fallback": { "type": "Action.Submit", "title": verb.title(), "data": data },
+        "type": "Action.Execute", "title": title, "verb": carried, "style": style, "data": data,
+        "fallback": { "type": "Action.Submit", "title": title, "data": data },
     })
 }
 

@@ -37,13 +37,13 @@ mod teams_fake;
 #[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
 mod webhook_fake;
 
-use std::{future::Future, time::Duration};
+use std::{borrow::Cow, future::Future, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use self::card::Card;
-use crate::request::RequestId;
+use crate::request::{Effect, GrantLength, RequestId};
 pub use crate::request::{Evidence, MessageId};
 
 /// What somebody wants done about a request.
@@ -52,6 +52,8 @@ pub use crate::request::{Evidence, MessageId};
 pub enum Verb {
     /// Let it go on, once.
     Approve,
+    /// Let it go on, and the same action by the same agent run again for a while.
+    ApproveFor(GrantLength),
     /// Make it fail.
     Deny,
     /// Make it fail, and end every process of the agent's run.
@@ -60,35 +62,71 @@ pub enum Verb {
     Escalate,
     /// Move the deadline once more by its own length.
     Extend,
+    /// Have the request's card posted, where it stands in a digest only. Nothing is decided.
+    Show,
 }
 
 impl Verb {
-    /// All of them, in the order in which they are offered.
+    /// Those that any request may offer, in their order. [`Verb::ApproveFor`] is offered where the rule does.
     pub const ALL: [Self; 5] = [Self::Approve, Self::Deny, Self::DenyAndStop, Self::Escalate, Self::Extend];
 
-    /// The word that is typed, and that a channel's buttons carry.
+    /// The word that is typed.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Approve => "approve",
+            Self::Approve | Self::ApproveFor(_) => "approve",
             Self::Deny => "deny",
             Self::DenyAndStop => "stop",
             Self::Escalate => "escalate",
             Self::Extend => "extend",
+            Self::Show => "show",
         }
     }
 
     /// What a button says.
-    pub fn title(self) -> &'static str {
-        match self {
+    pub fn title(self) -> Cow<'static, str> {
+        let title = match self {
+            Self::ApproveFor(length) => return format!("Approve {}", length.in_words()).into(),
             Self::Approve => "Approve once",
             Self::Deny => "Deny",
             Self::DenyAndStop => "Deny and stop the agent",
             Self::Escalate => "Escalate",
             Self::Extend => "Extend",
+            Self::Show => "Show",
+        };
+        title.into()
+    }
+
+    /// What it decides, if it is a decision; `denial` is what a denied action fails with.
+    pub fn effect(self, denial: Effect) -> Option<Effect> {
+        match self {
+            Self::Approve | Self::ApproveFor(_) => Some(Effect::Allow),
+            Self::Deny | Self::DenyAndStop => Some(denial),
+            Self::Escalate | Self::Extend | Self::Show => None,
         }
     }
 
-    /// Reads the typed word.
+    /// Whether it lets the action go on.
+    pub fn is_approval(self) -> bool {
+        matches!(self, Self::Approve | Self::ApproveFor(_))
+    }
+
+    /// What a channel's button carries: [`Verb::word`], and for how long.
+    pub fn carried(self) -> String {
+        match self {
+            Self::ApproveFor(length) => format!("approve for {length}"),
+            verb => verb.word().to_owned(),
+        }
+    }
+
+    /// Reads what a button carried.
+    pub fn from_carried(carried: &str) -> Option<Self> {
+        match carried.strip_prefix("approve for ") {
+            Some(length) => length.parse().ok().map(Self::ApproveFor),
+            None => Self::from_word(carried),
+        }
+    }
+
+    /// Reads the word of one of [`Verb::ALL`].
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|verb| verb.word() == word)
     }
@@ -275,5 +313,11 @@ mod tests {
             assert_eq!(Verb::from_word(verb.word()), Some(verb));
         }
         assert_eq!(Verb::from_word("yes"), None);
+        for length in [GrantLength::Run, GrantLength::For(Duration::from_secs(600))] {
+            let verb = Verb::ApproveFor(length);
+            assert_eq!(Verb::from_carried(&verb.carried()), Some(verb));
+        }
+        assert_eq!(Verb::from_carried("deny"), Some(Verb::Deny));
+        assert_eq!(Verb::from_carried("approve for ever"), None);
     }
 }

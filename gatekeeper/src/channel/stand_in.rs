@@ -64,6 +64,7 @@ pub(super) fn ended(hold: u64) -> Card {
             evidence: None,
         },
         reason: Some("fine".to_owned()),
+        grant: None,
         at_ms: START_MS + 61_000,
     });
     Card::new(&request, "web-1", &Verb::ALL)

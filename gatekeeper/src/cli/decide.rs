@@ -10,7 +10,7 @@ use crate::{
     },
     control::protocol::{Call, Reply},
     exit::{Exit, Failure},
-    request::{Effect, Request, RequestId, SignedStatement, State},
+    request::{Effect, GrantLength, Request, RequestId, SignedStatement, State},
 };
 
 /// What a denied action fails with. Programs expect it of a system call that is not permitted.
@@ -29,6 +29,9 @@ pub(super) struct ApproveArguments {
     /// Sign it with this SSH key of yours: a private key's file, or a `.pub` file for a key in the SSH agent
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Not only once: for a time such as 10m, or for the agent's `run`, as far as the rule offers it
+    #[arg(long = "for", value_name = "LENGTH", conflicts_with = "key")]
+    length: Option<GrantLength>,
 }
 
 /// Of `deny` and `stop`.
@@ -49,8 +52,9 @@ pub(super) struct WaitArguments {
 }
 
 pub(super) fn approve(arguments: ApproveArguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
-    let ApproveArguments { id, reason, key } = arguments;
-    let Some(key) = key else { return act(id, Verb::Approve, reason, None, terminal) };
+    let ApproveArguments { id, reason, key, length } = arguments;
+    let verb = length.map_or(Verb::Approve, Verb::ApproveFor);
+    let Some(key) = key else { return act(id, verb, reason, None, terminal) };
     let mut client = terminal.connect()?;
     let Reply::Status(status) = client.call(&Call::Status)? else { return Err(client.unexpected().into()) };
     let request = client.request(&Call::Show { id })?;
@@ -127,15 +131,16 @@ pub(super) fn outcome(request: &Request, verb: Verb) -> Result<String, String> {
     let Request { id, state, action, votes, deadline_ms, .. } = request;
     let action = card::action_line(action);
     let done = match verb {
-        Verb::Approve => "approved",
+        Verb::Approve | Verb::ApproveFor(_) => "approved",
         Verb::Deny | Verb::DenyAndStop => "denied",
         Verb::Escalate => "escalated",
         Verb::Extend => "extended",
+        Verb::Show => "shown",
     };
     let quorum = || request.quorum().map_or_else(|| "anyone".to_owned(), |quorum| quorum.to_string());
     match (verb, state) {
-        (Verb::Approve, State::Released) => Ok(format!("{done} {id}, it went on: {action}")),
-        (Verb::Approve, State::Pending) if !votes.is_empty() => {
+        (Verb::Approve | Verb::ApproveFor(_), State::Released) => Ok(format!("{done} {id}, it went on: {action}")),
+        (Verb::Approve | Verb::ApproveFor(_), State::Pending) if !votes.is_empty() => {
             Ok(format!("your approval of {id} counts, and more are wanted ({}): {action}", quorum()))
         }
         (Verb::Deny, State::Denied) => Ok(format!("{done} {id}, it failed: {action}")),
@@ -188,7 +193,13 @@ mod tests {
     fn a_vote_is_no_failure_and_no_approval() {
         let mut request = samples::request(1);
         request.ask.quorum = Some("2 of ops".parse().unwrap());
-        request.votes.push(Vote { by: Decider::Daemon, groups: Default::default(), reason: None, at_ms: 1 });
+        request.votes.push(Vote {
+            by: Decider::Daemon,
+            groups: Default::default(),
+            reason: None,
+            grant: None,
+            at_ms: 1,
+        });
         let told = outcome(&request, Verb::Approve).unwrap();
         assert!(told.contains("counts, and more are wanted (2 of ops)"), "{told}");
         request.ask.escalation = vec!["leads".parse().unwrap()];

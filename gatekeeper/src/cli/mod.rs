@@ -8,6 +8,7 @@ mod check;
 mod daemon;
 mod decide;
 mod detach;
+mod grants;
 mod log;
 mod output;
 mod pending;
@@ -69,6 +70,10 @@ enum Command {
     Escalate(decide::WaitArguments),
     /// Move the deadline of a request by its own length
     Extend(decide::WaitArguments),
+    /// List the approvals that hold for longer than once
+    Grants,
+    /// Take a grant back
+    Revoke(grants::RevokeArguments),
     /// Decide requests in an interactive view
     Review(review::Arguments),
     /// Show how the daemon is
@@ -138,6 +143,8 @@ pub fn run() -> Result<Exit, Failure> {
         Command::Stop(arguments) => decide::stop(arguments, &mut terminal),
         Command::Escalate(arguments) => decide::escalate(arguments, &mut terminal),
         Command::Extend(arguments) => decide::extend(arguments, &mut terminal),
+        Command::Grants => grants::list(&mut terminal),
+        Command::Revoke(arguments) => grants::revoke(arguments, &mut terminal),
         Command::Review(arguments) => review::run(arguments, &mut terminal),
         Command::Status(arguments) => status::run(arguments, &mut terminal),
         Command::Channels(arguments) => channels::run(arguments, &mut terminal),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::policy::Fault;
+use crate::{policy::Fault, request};
 
 const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
@@ -11,26 +11,8 @@ pub(super) fn parse(text: &str) -> Result<Duration, Fault> {
     let bad = || {
         Fault::new(format!("{text:?} is no time"), "write a number with its unit: \"90s\", \"5m\", \"2h\" or \"1d\"")
     };
-    let mut seconds: u64 = 0;
-    let mut rest = text.trim();
-    if rest.is_empty() {
-        return Err(bad());
-    }
-    while !rest.is_empty() {
-        let (number, behind) = rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count());
-        let unit = behind.chars().next().ok_or_else(bad)?;
-        let scale = match unit {
-            's' => 1,
-            'm' => 60,
-            'h' => 3600,
-            'd' => 86_400,
-            _ => return Err(bad()),
-        };
-        let number: u64 = number.parse().map_err(|_| bad())?;
-        // What does not fit is longer than the longest, which the check below says.
-        seconds = seconds.saturating_add(number.saturating_mul(scale));
-        rest = behind[1..].trim_start();
-    }
+    // What does not fit is longer than the longest, which the check below says.
+    let seconds = request::seconds(text).ok_or_else(bad)?;
     match Duration::from_secs(seconds) {
         Duration::ZERO => Err(Fault::new("the time is zero", "write at least \"1s\"")),
         duration if duration > LONGEST => Err(Fault::new(format!("{text:?} is too long"), "write at most \"30d\"")),

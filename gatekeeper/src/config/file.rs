@@ -145,6 +145,7 @@ pub(super) struct Rule {
     pub(super) danger_self_review: Option<Spanned<bool>>,
     pub(super) comment: Option<Spanned<String>>,
     pub(super) second_factor: Option<Spanned<bool>>,
+    pub(super) grants: Option<Spanned<Items>>,
 }
 
 /// A table. Without it serde would also take a list and give its values to the keys in their order.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     action::ActionKind,
     policy::{AddressPattern, DenyErrno, Fault, Pattern, PatternOf, PortSet, Rule, RuleVerdict, suggest},
-    request::Risk,
+    request::{GrantLength, Risk},
     reviewer::Directory,
 };
 
@@ -30,6 +30,9 @@ pub(super) struct RuleContext<'a> {
     /// Names that rules already have, with the place.
     pub(super) names: BTreeMap<String, String>,
 }
+
+/// Lengths of grants that a rule may offer: each is a button on every card, and too many hide the others.
+const MOST_GRANTS: usize = 3;
 
 const FAMILIES: [(&str, KindSet); 2] = [("write", KindSet::WRITE), ("net", KindSet::NET)];
 const RISKS: [(&str, Risk); 4] =
@@ -59,6 +62,7 @@ impl Checker<'_> {
             danger_self_review: _,
             comment: _,
             second_factor: _,
+            grants: _,
         } = &raw.as_ref().0;
         let name = self.rule_name(raw.span(), name.as_ref(), context);
         let kinds = match action {
@@ -226,6 +230,25 @@ impl Checker<'_> {
         }
     }
 
+    /// How long grants may be, the shortest first.
+    fn grants(&mut self, grants: &Spanned<Items>) -> Option<Vec<GrantLength>> {
+        let mut lengths = self.each(grants, "name a length, or leave `grants` out to offer none", |text| {
+            if text == "run" { Ok(GrantLength::Run) } else { duration::parse(text).map(GrantLength::For) }
+        })?;
+        lengths.sort();
+        if lengths.windows(2).any(|pair| pair[0] == pair[1]) {
+            self.fail(grants.span(), "a length is named twice", "name each length once");
+        }
+        if lengths.len() > MOST_GRANTS {
+            self.fail(
+                grants.span(),
+                format!("{} lengths are offered, and a card has buttons for {MOST_GRANTS}", lengths.len()),
+                "leave out what is seldom right",
+            );
+        }
+        Some(lengths)
+    }
+
     fn verdict(
         &mut self,
         raw: &Spanned<Table<file::Rule>>,
@@ -243,6 +266,7 @@ impl Checker<'_> {
             danger_self_review,
             comment,
             second_factor,
+            grants,
             ..
         } = &raw.as_ref().0;
         let Some(verdict) = verdict else {
@@ -266,6 +290,7 @@ impl Checker<'_> {
             (danger_self_review.as_ref().map(Spanned::span), "danger_self_review"),
             (comment.as_ref().map(Spanned::span), "comment"),
             (second_factor.as_ref().map(Spanned::span), "second_factor"),
+            (grants.as_ref().map(Spanned::span), "grants"),
         ];
         let comment = self.comment(comment.as_ref());
         let quorum = self.quorum(reviewers.as_ref(), directory);
@@ -278,6 +303,14 @@ impl Checker<'_> {
                 "add `reviewers`, or remove `escalate`",
             );
         }
+        if let (Some(grants), Some(true)) = (grants, second_factor.as_ref().map(|wanted| *wanted.as_ref())) {
+            self.fail(
+                grants.span(),
+                "what is signed names no length, so nobody could give a grant here",
+                "remove `grants`, or `second_factor`",
+            );
+        }
+        let grants = grants.as_ref().and_then(|grants| self.grants(grants)).unwrap_or_default();
         let only_for_deny = [(errno.as_ref().map(Spanned::span), "errno")];
         let mut refuse = |keys: &[(Option<Range<usize>>, &str)], only: &str| {
             for (span, key) in keys {
@@ -311,6 +344,7 @@ impl Checker<'_> {
                     danger_self_review: danger_self_review.as_ref().is_some_and(|may| *may.as_ref()),
                     comment,
                     second_factor: second_factor.as_ref().is_some_and(|wanted| *wanted.as_ref()),
+                    grants,
                 })
             }
             other => {

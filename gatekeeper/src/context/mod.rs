@@ -232,6 +232,24 @@ pub enum InterpreterError {
     },
 }
 
+/// SHA-256 of the program of an exec, hexadecimal, if it is a script. Blocks as [`gather`] can; `is_abandoned` ends it early.
+///
+/// # Errors
+///
+/// Whether it is a script, or what is in it, cannot be told.
+pub fn script_digest_of(
+    task: &Task,
+    action: &Action,
+    is_abandoned: &dyn Fn() -> bool,
+) -> Result<Option<String>, InterpreterError> {
+    let process = Process::open(task).map_err(InterpreterError::Task)?;
+    let program = open_program(&process, action).map_err(InterpreterError::Program)?;
+    if program.script().map_err(InterpreterError::Read)?.is_none() {
+        return Ok(None);
+    }
+    program.sha256(is_abandoned).map(Some).map_err(InterpreterError::Read)
+}
+
 /// Which interpreter runs the program of an exec, if it is a script: as its first line names it, and the file that this
 /// name means to the task now. Blocks as [`gather`] can.
 ///

@@ -396,6 +396,7 @@ fn job(hold: u64) -> Job {
         danger_self_review: false,
         comment: Default::default(),
         second_factor: false,
+        grants: Vec::new(),
     };
     let request = Request {
         id: RequestId::new(0, hold),

@@ -135,7 +135,7 @@ async fn answer_all(mut incoming: mpsc::Receiver<Incoming>, changes: broadcast::
             Call::Status => Ok(Answer::One(Reply::Status(Box::new(samples::status())))),
             Call::Pending => Ok(Answer::Pending(pending.clone())),
             Call::Show { id } => find(id).map(Answer::Request),
-            Call::Decide { id, effect, reason: _ } => find(id).map(|request| {
+            Call::Decide { id, effect, .. } => find(id).map(|request| {
                 let state = if effect == Effect::Allow { State::Released } else { State::Denied };
                 let decided = Arc::new(Request { state, ..Request::clone(&request) });
                 // Nobody may be watching.
@@ -147,6 +147,7 @@ async fn answer_all(mut incoming: mpsc::Receiver<Incoming>, changes: broadcast::
             Call::Enrol { agent, .. } => Ok(Answer::One(Reply::Enrolled { agent, cgroup: peer.user })),
             // Never answered: the daemon drops the call.
             Call::Reload => continue,
+            Call::Grants | Call::Revoke { .. } => Ok(Answer::One(Reply::Grants(Vec::new()))),
             Call::Detach { .. } => Err(CallError::new(ErrorCode::HoldsOpen, "2 actions wait")),
         };
         let _ = reply.send(answer);

@@ -388,6 +388,13 @@ impl Agents {
         if parts.len() == 4 && parts[1] == RUNS { parts.join("/") } else { cgroup.to_owned() }
     }
 
+    /// Whether a cgroup is that of a run.
+    pub(super) fn is_run(&self, cgroup: &str) -> bool {
+        let parts: Vec<_> = cgroup.split('/').collect();
+        matches!(parts.as_slice(), ["", RUNS, agent, name]
+            if self.runs.contains_key(&((*agent).to_owned(), (*name).to_owned())))
+    }
+
     /// Removes the cgroups that this module made, where nothing runs in them.
     pub(super) fn remove_empty(&self) {
         remove_tree(&self.cgroup_root.join(RUNS));

@@ -58,6 +58,7 @@ pub(super) fn decision_text(decision: &Decision) -> String {
     match &decision.by {
         Decider::Reviewer { name, channel, .. } => format!("{verb} by {name} through {channel}"),
         Decider::Rule { name } => format!("{verb} by the rule {name}"),
+        Decider::Grant { id, by } => format!("{verb} by grant {id} of {}", by.join(" and ")),
         Decider::NoRule => format!("{verb}, as no rule matched"),
         Decider::Deadline => format!("{verb}, as its deadline passed"),
         Decider::Daemon => format!("{verb} by the daemon"),
@@ -75,6 +76,12 @@ impl Daemon {
                 pending: self.broker.open_requests().cloned().collect(),
                 changes: self.changes.subscribe(),
             }),
+            Call::Grants => Ok(Answer::One(Reply::Grants(self.grant_reports()))),
+            Call::Revoke { id, reason } if reason.is_empty() || reason.len() > REASON_BYTES => Err(invalid(
+                format!("a revocation needs a reason of at most {REASON_BYTES} bytes"),
+                &format!("say why grant {id} is taken back"),
+            )),
+            Call::Revoke { id, reason } => self.revoke_grant(id, reason, &peer).map(Answer::One),
             Call::Decide { effect: Effect::Deny { errno }, .. } if !(1..=4095).contains(&errno) => {
                 Err(invalid("an errno lies between 1 and 4095", "leave it to gatekeeper"))
             }
@@ -208,6 +215,7 @@ impl Daemon {
         }
         let record = Record::Reload { config_sha256: Some(self.config.policy.digest()), error };
         self.record(&record);
+        self.end_grants();
         result
     }
 

@@ -37,7 +37,7 @@ use crate::{
     config::{ChannelConfig, ChannelKind, Config, SecretSource},
     control::protocol::ChannelStatus,
     provenance::Record,
-    request::{Request, RequestId},
+    request::{Request, RequestId, lengths},
     reviewer::{Directory, KEY, statement::Place},
 };
 
@@ -363,7 +363,9 @@ impl Daemon {
         }
         // A card tells who asks and from where; that follows a moment after the request.
         if change != Change::Asked {
-            let mut verbs = vec![Verb::Approve, Verb::Deny, Verb::DenyAndStop];
+            let mut verbs = vec![Verb::Approve];
+            verbs.extend(request.ask.grants.iter().copied().map(Verb::ApproveFor));
+            verbs.extend([Verb::Deny, Verb::DenyAndStop]);
             if usize::try_from(request.escalated).is_ok_and(|done| done < request.ask.escalation.len()) {
                 verbs.push(Verb::Escalate);
             }
@@ -462,6 +464,10 @@ impl Daemon {
             },
         };
         match judged {
+            Ok(_) if verb == Verb::Show => {
+                // Their connection may be gone.
+                let _ = answer.send(Answer { counted: false, text: format!("{id} has a card") });
+            }
             Ok(judged) => self.carry_out(judged, Waiter::Act { id, verb, answer }),
             Err((wish, text)) => {
                 self.record_uncounted(&wish, event, &text);
@@ -553,6 +559,12 @@ pub(super) fn answer(reply: &Reply, verb: Verb, id: RequestId) -> Answer {
         }
         Reply::NotPending(state) => {
             (false, format!("{id} does not wait any more: {}", super::calls::state_text(state)))
+        }
+        Reply::NotOffered(offered) if offered.is_empty() => {
+            (false, format!("{id} can be approved only once: its rule offers no grant for it"))
+        }
+        Reply::NotOffered(offered) => {
+            (false, format!("its rule does not offer that; {id} can be approved once, or for {}", lengths(offered)))
         }
         Reply::Unknown => (false, super::calls::no_such_request(id).message),
     };

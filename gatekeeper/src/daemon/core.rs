@@ -14,6 +14,7 @@ use super::{
     DaemonError, Event, Options, SCRIPT_SECONDS,
     agents::Agents,
     channels::Channels,
+    grants::GrantDesk,
     judge, parents,
     parents::{Family, Parents},
     resume,
@@ -103,6 +104,7 @@ pub(super) struct Daemon {
     pub(super) resumes: Resumes,
     pub(super) parents: Parents,
     pub(super) channels: Channels,
+    pub(super) grants: GrantDesk,
     pub(super) deciders: HashMap<u64, Waiter>,
     pub(super) answered: HashMap<RequestId, Vec<DecideReply>>,
     pub(super) next_reply: u64,
@@ -216,14 +218,23 @@ impl Daemon {
     }
 
     /// Hands a held action to the broker, with what the policy says.
-    pub(super) fn judged(
+    pub(super) fn judged(&mut self, held: Box<events::Held>, interpreter: Option<judge::ScriptInterpreter>, now: Now) {
+        let outcome = judge::outcome(judge::evaluate(&self.config.policy, &held.action, interpreter.as_ref()));
+        self.remember(&held);
+        if self.needs_facts(held.hold, &outcome) {
+            self.find_facts(held, interpreter);
+            return;
+        }
+        self.hand_over(held, interpreter, outcome, now);
+    }
+
+    pub(super) fn hand_over(
         &mut self,
         held: Box<events::Held>,
         interpreter: Option<judge::ScriptInterpreter>,
+        outcome: broker::Outcome,
         now: Now,
     ) {
-        let evaluation = judge::evaluate(&self.config.policy, &held.action, interpreter.as_ref());
-        self.remember(&held);
         let held = *held;
         let input = Box::new(broker::Held {
             hold: held.hold,
@@ -234,7 +245,7 @@ impl Daemon {
             digest: held.digest,
             action: held.action,
             interpreter: interpreter.map(|interpreter| interpreter.identity()),
-            outcome: judge::outcome(evaluation),
+            outcome,
             context: None,
             since_ns: held.time_ns,
         });
@@ -279,6 +290,7 @@ impl Daemon {
     /// Forgets the task of a hold. Parents that stopped with it go on.
     fn ended(&mut self, hold: u64, now: Now) {
         self.resumes.done(hold);
+        self.grants.forget(hold);
         if let Some(task) = self.tasks.remove(&hold) {
             self.parents.start(task.into_family(now.boot_ns), now.boot_ns);
         }
@@ -415,6 +427,9 @@ impl Daemon {
     }
 
     fn notify(&mut self, request: Arc<Request>, change: Change) {
+        if change == Change::Decided {
+            self.give_grant(&request);
+        }
         self.show(&request, change);
         if change == Change::Ended {
             let stopped = self.request_ended(request.id);
@@ -458,8 +473,12 @@ impl Daemon {
                 Some(request) => Ok(Answer::Request(request.clone())),
                 None => Err(super::calls::no_such_request(id)),
             },
-            Reply::VotedBefore | Reply::NoMore => {
-                let code = if reply == Reply::NoMore { ErrorCode::NoMore } else { ErrorCode::AlreadyDecided };
+            Reply::VotedBefore | Reply::NoMore | Reply::NotOffered(_) => {
+                let code = match reply {
+                    Reply::NoMore => ErrorCode::NoMore,
+                    Reply::NotOffered(_) => ErrorCode::Invalid,
+                    _ => ErrorCode::AlreadyDecided,
+                };
                 Err(CallError::new(code, super::channels::answer(&reply, verb, id).text))
             }
         };
@@ -518,7 +537,8 @@ impl Daemon {
 
     /// When the loop has to wake up by itself.
     pub(super) fn next_ns(&mut self) -> Option<u64> {
-        [self.deadline_ns, self.scan_ns, self.log_retry_ns, self.resumes.next_ns(), self.parents.next_ns()]
+        let grants = self.grants.next_ns();
+        [self.deadline_ns, self.scan_ns, self.log_retry_ns, self.resumes.next_ns(), self.parents.next_ns(), grants]
             .into_iter()
             .flatten()
             .min()
@@ -529,6 +549,9 @@ impl Daemon {
         let now = self.now();
         if self.deadline_ns.is_some_and(|at| at <= now.boot_ns) {
             self.step(Input::Tick);
+        }
+        if self.grants.next_ns().is_some_and(|at| at <= now.boot_ns) {
+            self.end_grants();
         }
         if self.log_retry_ns.is_some_and(|at| at <= now.boot_ns) {
             self.log_retry_ns = None;
@@ -649,6 +672,7 @@ impl Daemon {
         for (name, run) in self.agents.end_empty_runs() {
             self.record(&Record::RunEnd { run: name, agent: run.agent, status: None, signal: None });
         }
+        self.end_grants();
     }
 
     /// Whether anything is enforced.

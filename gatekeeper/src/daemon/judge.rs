@@ -4,11 +4,12 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use crate::{
-    action::{Action, ActionKind, Target, Task},
-    broker::{self, Interpreter},
+    action::{Action, ActionKind, Object, Target, Task},
+    broker::{self, Interpreter, ScriptFact, View},
     context,
     kernel::events::Held,
     policy::{Evaluation, Outcome, Policy},
@@ -21,6 +22,8 @@ use crate::{
 pub(super) struct ScriptInterpreter {
     path: Text,
     identity: Interpreter,
+    /// The same file with size and time of change, in numbers of user space.
+    file: Object,
 }
 
 /// Finds out which interpreter would run a script. It reads files that an agent may control, so it belongs on a thread
@@ -45,7 +48,44 @@ pub(super) fn script_interpreter(task: &Task, action: &Action) -> Option<ScriptI
     if (dev, metadata.ino()) != (identity.dev, identity.ino) {
         return None;
     }
-    Some(ScriptInterpreter { path: path.as_os_str().as_bytes().into(), identity })
+    let file = Object {
+        dev,
+        ino: metadata.ino(),
+        generation: 0,
+        mode: metadata.mode(),
+        uid: metadata.uid(),
+        nlink: 0,
+        size: metadata.size(),
+        ctime_ns: u64::try_from(metadata.ctime()).ok()? * 1_000_000_000 + u64::try_from(metadata.ctime_nsec()).ok()?,
+    };
+    Some(ScriptInterpreter { path: path.as_os_str().as_bytes().into(), identity, file })
+}
+
+/// How a task sees the file system. Reads links of `/proc` only, so it cannot block.
+pub(super) fn view(task: &Task) -> Option<View> {
+    let link = |name: &str| fs::read_link(format!("/proc/{}/{name}", task.pid)).ok();
+    let text = |path: PathBuf| Text::from(path.as_os_str().as_bytes());
+    Some(View { mount_namespace: link("ns/mnt").map(text)?, root: link("root").map(text)? })
+}
+
+/// What the program of an exec is, as far as a grant must know. Blocks as [`script_interpreter`] can, but hashes nothing
+/// beyond `until`.
+pub(super) fn script_fact(task: &Task, action: &Action, until: Instant) -> ScriptFact {
+    if action.kind != ActionKind::Exec {
+        return ScriptFact::None;
+    }
+    match context::script_digest_of(task, action, &|| Instant::now() > until) {
+        Ok(None) => ScriptFact::None,
+        Ok(Some(sha256)) => script_interpreter(task, action).map_or(
+            ScriptFact::Unknown,
+            |ScriptInterpreter { path: interpreter, identity: _, file }| ScriptFact::Script {
+                sha256,
+                interpreter,
+                file,
+            },
+        ),
+        Err(_) => ScriptFact::Unknown,
+    }
 }
 
 /// Whether the program of this hold may be a script that has to be looked into.

@@ -8,6 +8,7 @@ mod agents;
 mod calls;
 mod channels;
 mod core;
+mod grants;
 mod judge;
 mod parents;
 mod resume;
@@ -21,7 +22,7 @@ pub use channels::{public_key, try_channel};
 pub use judge::user_id;
 pub use start::run;
 
-use crate::{channel, config, control::server, kernel, provenance, request::Context};
+use crate::{broker, channel, config, control::server, kernel, provenance, request::Context};
 
 /// What `gatekeeper daemon` was told.
 #[derive(Clone, Debug)]
@@ -74,6 +75,8 @@ enum Event {
     Context { hold: u64, context: Box<Context> },
     /// A held program was looked into.
     Script { held: Box<kernel::events::Held>, interpreter: Option<judge::ScriptInterpreter> },
+    /// All is known of a held action whose rule offers grants.
+    Facts { held: Box<kernel::events::Held>, interpreter: Option<judge::ScriptInterpreter>, fact: broker::ScriptFact },
     /// Something came from a channel, by its number in the configuration.
     Channel { number: usize, event: channel::Event },
     /// Cgroups came or went.

@@ -58,9 +58,7 @@ impl Sources {
     /// # Errors
     /// The ring buffer cannot be waited for.
     pub(super) async fn next(&mut self) -> Result<Event, DaemonError> {
-        poll_fn(|context| self.poll(context))
-            .await
-            .map_err(|err| DaemonError::System("wait for the ring buffer", err))
+        poll_fn(|context| self.poll(context)).await.map_err(|err| DaemonError::System("wait for the ring buffer", err))
     }
 
     /// The ring buffer first. It cannot keep the others waiting: it is ready again only when the runtime has asked the

@@ -14,6 +14,7 @@ use super::{
     agents::Agents,
     channels::Channels,
     core::{Daemon, chain},
+    grants::GrantDesk,
     judge,
     parents::Parents,
     resume::Resumes,
@@ -82,7 +83,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
 
     // The log's lock keeps a second daemon out before anything is changed.
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Opened { log, recovery, open } = Log::open(&config.paths.state.join("log"), &boot_id()?, clock.now())?;
+    let Opened { log, recovery, open, grants } = Log::open(&config.paths.state.join("log"), &boot_id()?, clock.now())?;
     if let Some(recovery) = recovery {
         tracing::warn!(
             bytes = recovery.dropped_bytes,
@@ -140,6 +141,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
         gatherer,
         events,
         channels: Channels::default(),
+        grants: GrantDesk::default(),
         changes: broadcast::channel(CHANGES).0,
         started: Instant::now(),
         errors: VecDeque::new(),
@@ -173,6 +175,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
         tracing::info!(holds = open.len(), "taking over from an earlier daemon");
     }
     daemon.channels = Channels::start(&daemon.config, &daemon.events)?;
+    daemon.adopt_grants(grants);
     daemon.step(Input::Adopt(open));
     daemon.scan();
     daemon.settle();
@@ -212,6 +215,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
                 let now = daemon.now();
                 daemon.judged(held, interpreter, now);
             }
+            Event::Facts { held, interpreter, fact } => daemon.facts(held, interpreter, &fact),
             Event::Channel { number, event } => daemon.channel(number, event),
             Event::Cgroups => daemon.cgroups_changed(),
             Event::Timer => {

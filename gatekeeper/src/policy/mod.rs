@@ -82,6 +82,7 @@ impl Policy {
                 danger_self_review,
                 comment,
                 second_factor,
+                grants,
             } => Outcome::Ask(Ask {
                 rule: rule.name.clone(),
                 deadline: *deadline,
@@ -93,6 +94,7 @@ impl Policy {
                 danger_self_review: *danger_self_review,
                 comment: *comment,
                 second_factor: *second_factor,
+                grants: grants.clone(),
             }),
         };
         Evaluation { rule: Some(rule.name.clone()), reason: rule.reason.clone(), outcome }
@@ -104,14 +106,24 @@ impl Policy {
         // equal JSON.
         #[expect(clippy::expect_used, reason = "rules hold only strings, numbers and sequences of them")]
         let canonical = serde_json::to_vec(&self.rules).expect("rules serialize");
-        Sha256::digest(canonical).iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&canonical)
     }
+
+    /// The same of one rule alone; none if there is no rule of this name.
+    pub fn rule_digest(&self, name: &str) -> Option<String> {
+        let rule = self.rules.iter().find(|rule| rule.name == name)?;
+        serde_json::to_vec(rule).ok().map(|canonical| hexadecimal(&canonical))
+    }
+}
+
+fn hexadecimal(canonical: &[u8]) -> String {
+    Sha256::digest(canonical).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Evaluation {
     /// The stricter of two evaluations that concern one act, such as a script and its interpreter: deny before ask
     /// before allow. Of two asks the one with the higher risk is shown, with the shorter deadline of both; it allows on
-    /// time-out only if both do, and wants reasons and signatures if either does.
+    /// time-out only if both do, wants reasons and signatures if either does, and offers the grants that both offer.
     pub fn stricter(self, other: Self) -> Self {
         let rank = |evaluation: &Self| match &evaluation.outcome {
             Outcome::Allow => (0, None),
@@ -124,6 +136,7 @@ impl Evaluation {
             ask.danger_allow_on_timeout &= milder.danger_allow_on_timeout;
             ask.comment = ask.comment.union(milder.comment);
             ask.second_factor |= milder.second_factor;
+            ask.grants.retain(|length| milder.grants.contains(length));
         }
         if stricter.outcome == Outcome::Allow && stricter.rule.is_none() {
             return milder;

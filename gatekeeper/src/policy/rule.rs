@@ -13,7 +13,7 @@ use super::{
 use crate::{
     action::{Action, ActionKind, Address, Target},
     quorum::Quorum,
-    request::{Comment, Risk},
+    request::{Comment, GrantLength, Risk},
     text::Text,
 };
 
@@ -72,6 +72,8 @@ pub enum RuleVerdict {
         comment: Comment,
         /// Approvals need a signature by the reviewer's own key.
         second_factor: bool,
+        /// For how long the same action may be approved, besides once. Shortest first.
+        grants: Vec<GrantLength>,
     },
 }
 

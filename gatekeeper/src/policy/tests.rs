@@ -39,6 +39,7 @@ fn ask() -> RuleVerdict {
         danger_self_review: false,
         comment: Default::default(),
         second_factor: false,
+        grants: Vec::new(),
     }
 }
 
@@ -310,6 +311,7 @@ fn the_stricter_of_two_evaluations_holds() {
             danger_self_review: false,
             comment: Default::default(),
             second_factor: false,
+            grants: Vec::new(),
         };
         with(name, Outcome::Ask(ask))
     };

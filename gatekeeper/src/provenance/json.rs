@@ -148,6 +148,7 @@ impl Json<'_> {
             danger_self_review,
             comment,
             second_factor,
+            grants,
         } = ask;
         self.raw("{\"rule\":").string(rule).raw(",\"deadline\":");
         self.number(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
@@ -178,7 +179,13 @@ impl Json<'_> {
             Comment::Approve => ",\"comment\":\"approve\"",
             Comment::All => ",\"comment\":\"all\"",
         });
-        self.raw(",\"second_factor\":").flag(*second_factor).raw("}")
+        self.raw(",\"second_factor\":").flag(*second_factor);
+        let mut before = ",\"grants\":[";
+        for length in grants {
+            self.raw(before).string(&length.to_string());
+            before = ",";
+        }
+        self.raw(if grants.is_empty() { "}" } else { "]}" })
     }
 
     pub(super) fn effect(&mut self, effect: Effect) -> &mut Self {
@@ -222,6 +229,13 @@ impl Json<'_> {
                 self.raw("}")
             }
             Decider::Rule { name } => self.raw("{\"kind\":\"rule\",\"name\":").string(name).raw("}"),
+            Decider::Grant { id, by } => {
+                self.raw("{\"kind\":\"grant\",\"id\":\"").raw(&id.to_string()).raw("\",\"by\":[");
+                for (position, name) in by.iter().enumerate() {
+                    self.raw(if position == 0 { "" } else { "," }).string(name);
+                }
+                self.raw("]}")
+            }
             Decider::NoRule => self.raw("{\"kind\":\"no_rule\"}"),
             Decider::Deadline => self.raw("{\"kind\":\"deadline\"}"),
             Decider::Daemon => self.raw("{\"kind\":\"daemon\"}"),
@@ -229,10 +243,13 @@ impl Json<'_> {
     }
 
     pub(super) fn decision(&mut self, decision: &Decision) -> &mut Self {
-        let Decision { effect, by, reason, at_ms } = decision;
+        let Decision { effect, by, reason, grant, at_ms } = decision;
         self.raw("{\"effect\":").effect(*effect).raw(",\"by\":").decider(by);
         if let Some(reason) = reason {
             self.raw(",\"reason\":").string(reason);
+        }
+        if let Some(length) = grant {
+            self.raw(",\"grant\":").string(&length.to_string());
         }
         self.raw(",\"at_ms\":").number(*at_ms).raw("}")
     }
@@ -252,7 +269,10 @@ mod tests {
     use serde::{Serialize, de::DeserializeOwned};
 
     use super::*;
-    use crate::action::Target;
+    use crate::{
+        action::Target,
+        request::{GrantLength, RequestId},
+    };
 
     /// What is written here reads back, and says the same as `serde` does.
     fn agree<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, write: impl FnOnce(&mut Json<'_>)) {
@@ -355,6 +375,7 @@ mod tests {
                     comment: [Comment::None, Comment::TypedDeny, Comment::Deny, Comment::Approve, Comment::All]
                         [usize::from(errno % 5)],
                     second_factor: some[0],
+                    grants: vec![GrantLength::Run; usize::from(errno % 3)],
                 };
                 agree(&ask, |json| { json.ask(&ask); });
             }
@@ -371,9 +392,13 @@ mod tests {
                 evidence: some[0].then(|| Box::new(evidence)),
             };
             let rule = Decider::Rule { name: string.clone() };
-            for by in [reviewer, rule, Decider::NoRule, Decider::Deadline, Decider::Daemon] {
+            let id = RequestId::new(numbers[0], u64::from(errno));
+            let grant = Decider::Grant { id, by: vec![string.clone(); usize::from(errno % 3)] };
+            for by in [reviewer, rule, grant, Decider::NoRule, Decider::Deadline, Decider::Daemon] {
                 let effect = if some[0] { Effect::Allow } else { Effect::Deny { errno } };
-                let decision = Decision { effect, by, reason: some[1].then(|| string.clone()), at_ms: numbers[0] };
+                let grant = some[0].then_some(GrantLength::Run);
+                let decision = Decision { effect, by, reason: some[1].then(|| string.clone()), grant, at_ms: numbers[0] };
+
                 agree(&decision, |json| { json.decision(&decision); });
             }
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     action::{Action, Target},
-    broker::{self, Now},
+    broker::{self, Grant, GrantEnd, Now},
     request::{Context, MessageId, RequestId, Vote},
     text::Text,
 };
@@ -95,6 +95,18 @@ struct ActFields<'a> {
 struct StoppedFields<'a> {
     id: RequestId,
     cgroup: &'a Text,
+}
+
+#[derive(Serialize)]
+struct GrantFields<'a> {
+    id: RequestId,
+    grant: &'a Grant,
+}
+
+#[derive(Serialize)]
+struct GrantEndFields<'a> {
+    id: RequestId,
+    end: &'a GrantEnd,
 }
 
 #[derive(Serialize)]
@@ -193,6 +205,8 @@ fn write_body(out: &mut Vec<u8>, record: &Record, blobs: &mut Blobs) -> Result<u
             body(out, "act_refused", &ActFields { id: *request, channel, account, verb, event, reason })
         }
         Record::AgentStopped { request, cgroup } => body(out, "agent_stopped", &StoppedFields { id: *request, cgroup }),
+        Record::Grant(grant) => body(out, "grant", &GrantFields { id: grant.id, grant }),
+        Record::GrantEnd { id, end } => body(out, "grant_end", &GrantEndFields { id: *id, end }),
         Record::Channel { channel, problem } => {
             body(out, "channel", &ChannelFields { channel, problem: problem.as_deref() })
         }

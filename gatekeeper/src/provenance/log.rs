@@ -22,7 +22,10 @@ use super::{
     replay::{self, Replay},
     segment_path, segments,
 };
-use crate::broker::{self, Now};
+use crate::{
+    broker::{self, Now},
+    request::RequestId,
+};
 
 /// A segment that has reached this size is the last of it.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -45,6 +48,8 @@ pub struct Opened {
     pub recovery: Option<Recovery>,
     /// Holds of this boot that have not ended, by the log's account.
     pub open: Vec<broker::Restored>,
+    /// Grants of this boot that have not ended, by the log's account.
+    pub grants: Vec<broker::Grant>,
 }
 
 /// A torn tail that was cut off. The log has a record of it, too.
@@ -101,6 +106,8 @@ pub struct Log {
     durable_index: u64,
     /// The segment in which each open hold began.
     open_holds: BTreeMap<u64, u64>,
+    /// The segment in which each grant in force was given.
+    open_grants: BTreeMap<RequestId, u64>,
     blobs: Blobs,
     /// The last try failed: what lies behind `durable_bytes` is unknown.
     failed: bool,
@@ -130,7 +137,7 @@ impl Log {
             make_segment(dir, segment)?;
         }
         let recovery = recover(dir, segment)?;
-        let Replay { open, lost, segment_of, next_index } = replay::replay(dir, boot_id)?;
+        let Replay { open, lost, grants, segment_of_grant, segment_of, next_index } = replay::replay(dir, boot_id)?;
         let file = OpenOptions::new().write(true).open(&path).map_err(Error::io("open", &path))?;
         let mut log = Self {
             dir: dir.to_owned(),
@@ -143,6 +150,7 @@ impl Log {
             next_index,
             durable_index: next_index,
             open_holds: segment_of,
+            open_grants: segment_of_grant,
             blobs: Blobs::new(dir.join("blobs")),
             failed: false,
             uncounted: 0,
@@ -159,7 +167,7 @@ impl Log {
             log.push(&Record::LostWithBoot { hold, id, of_boot }, now)?;
         }
         log.commit()?;
-        Ok(Opened { log, recovery, open })
+        Ok(Opened { log, recovery, open, grants })
     }
 
     /// Takes a record in. It is durable when the next [`Self::commit`] has returned; until then, and through any number of
@@ -189,6 +197,8 @@ impl Log {
             ) => {
                 self.open_holds.remove(hold);
             }
+            Record::Grant(grant) => drop(self.open_grants.insert(grant.id, self.segment)),
+            Record::GrantEnd { id, .. } => drop(self.open_grants.remove(id)),
             _ => {}
         }
         Ok(())
@@ -303,7 +313,8 @@ impl Log {
     }
 
     fn segment_record(&self) -> Record {
-        let replay_from = self.open_holds.values().copied().min().unwrap_or(self.segment);
+        let needed = self.open_holds.values().chain(self.open_grants.values());
+        let replay_from = needed.copied().min().unwrap_or(self.segment);
         Record::Segment { number: self.segment, replay_from }
     }
 

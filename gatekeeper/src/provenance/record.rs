@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     action::{Action, Task},
-    broker,
+    broker::{self, Grant, GrantEnd},
     request::{MessageId, RequestId},
     text::Text,
 };
@@ -46,6 +46,15 @@ pub enum Record {
         request: RequestId,
         /// In which cgroup.
         cgroup: Text,
+    },
+    /// An approval holds for longer than once from now on.
+    Grant(Box<Grant>),
+    /// A grant is in force no more.
+    GrantEnd {
+        /// Which.
+        id: RequestId,
+        /// Why.
+        end: GrantEnd,
     },
     /// A channel works or does not.
     Channel {

@@ -42,6 +42,12 @@ pub fn line(leaf: &[u8]) -> String {
     if let Some(decision) = decision {
         describe_decision(&mut line, decision);
     }
+    if let Some(grant) = record.get("grant") {
+        describe_grant(&mut line, grant);
+    }
+    if let Some(end) = record.get("end") {
+        describe_grant_end(&mut line, end);
+    }
     for name in SIMPLE_FIELDS {
         match record.get(*name) {
             None | Some(Value::Null | Value::Object(_) | Value::Bool(false)) => {}
@@ -151,15 +157,45 @@ fn describe_decision(line: &mut String, decision: &Value) {
         ),
         Some("rule") => write!(line, " by rule {}", quoted(word("name").unwrap_or("?"))),
         Some("no_rule") => write!(line, " because no rule matched"),
+        Some("grant") => {
+            let names: Vec<_> =
+                by.and_then(|by| by.get("by")).and_then(Value::as_array).into_iter().flatten().collect();
+            let names: Vec<_> = names.into_iter().filter_map(Value::as_str).map(escaped).collect();
+            write!(line, " by grant {} of {}", escaped(word("id").unwrap_or("?")), shown(&names.join(" and ")))
+        }
         Some("deadline") => write!(line, " because the deadline passed"),
         _ => write!(line, " by gatekeeper itself"),
     };
+    if let Some(length) = decision.get("grant").and_then(Value::as_str) {
+        let _ = write!(line, " for {}", escaped(length));
+    }
     if by.and_then(|by| by.get("evidence")?.get("signed")).is_some() {
         line.push_str(" signed");
     }
     if let Some(reason) = decision.get("reason").and_then(Value::as_str) {
         let _ = write!(line, ": {}", quoted(reason));
     }
+}
+
+fn describe_grant(line: &mut String, grant: &Value) {
+    let word = |name: &str| grant.get(name).and_then(Value::as_str).map_or_else(|| "?".to_owned(), escaped);
+    let names: Vec<_> = grant.get("by").and_then(Value::as_array).into_iter().flatten().collect();
+    let names: Vec<_> = names.into_iter().filter_map(Value::as_str).map(escaped).collect();
+    let _ =
+        write!(line, " {} {} for {} by {}", word("agent"), word("action"), word("length"), shown(&names.join(" and ")));
+}
+
+fn describe_grant_end(line: &mut String, end: &Value) {
+    let revoked = end.get("revoked");
+    let _ = match (end.as_str(), revoked) {
+        (Some(why), _) => write!(line, " {}", escaped(&why.replace('_', " "))),
+        (None, Some(revoked)) => {
+            let by = revoked.get("by").and_then(|by| by.get("name")).and_then(Value::as_str).unwrap_or("?");
+            let reason = revoked.get("reason").and_then(Value::as_str).unwrap_or("?");
+            write!(line, " revoked by {}: {}", quoted(by), quoted(reason))
+        }
+        _ => Ok(()),
+    };
 }
 
 fn effect_word(effect: &Value) -> String {

@@ -1,4 +1,4 @@
-//! What a restarted daemon has to know: the holds that had not ended.
+//! What a restarted daemon has to know: the holds and the grants that had not ended.
 
 use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Error, Reader, segments};
 use crate::{
-    broker::Restored,
+    broker::{Grant, Restored},
     request::{Decision, RequestId, Vote},
 };
 
@@ -17,6 +17,10 @@ pub struct Replay {
     pub open: Vec<Restored>,
     /// Those of earlier boots, whose tasks are gone: the boot, the hold and the request.
     pub(super) lost: Vec<(String, u64, RequestId)>,
+    /// Grants of this boot that have not ended, oldest first.
+    pub grants: Vec<Grant>,
+    /// The segment in which each of them was given.
+    pub(super) segment_of_grant: BTreeMap<RequestId, u64>,
     /// The segment in which each hold of this boot began.
     pub(super) segment_of: BTreeMap<u64, u64>,
     /// Index that the next record gets.
@@ -46,6 +50,8 @@ struct Line<'a> {
     decision: Option<Decision>,
     #[serde(default)]
     vote: Option<Vote>,
+    #[serde(default)]
+    grant: Option<Box<Grant>>,
     #[serde(default, borrow)]
     of_boot: Option<Cow<'a, str>>,
 }
@@ -77,6 +83,7 @@ pub fn replay(dir: &Path, boot_id: &str) -> Result<Replay, Error> {
         start = from.clamp(oldest, start);
     }
     let mut open: BTreeMap<(String, u64), (Restored, u64)> = BTreeMap::new();
+    let mut grants: BTreeMap<RequestId, (Grant, u64)> = BTreeMap::new();
     let mut next_index = 0;
     let mut reader = Reader::open_at(dir, start)?;
     while let Some(entry) = reader.next()? {
@@ -89,6 +96,14 @@ pub fn replay(dir: &Path, boot_id: &str) -> Result<Replay, Error> {
             tracing::warn!(index = entry.index, "a record of the provenance log has an unknown form");
             continue;
         };
+        match (&*line.kind, line.id, line.grant) {
+            // Those of an earlier boot ended with it.
+            ("grant", Some(id), Some(grant)) if *line.boot_id == *boot_id => {
+                grants.insert(id, (*grant, entry.segment));
+            }
+            ("grant_end", Some(id), _) => drop(grants.remove(&id)),
+            _ => {}
+        }
         let Some(hold) = line.hold else { continue };
         let boot = line.of_boot.unwrap_or(line.boot_id).into_owned();
         match (&*line.kind, line.decision) {
@@ -146,6 +161,9 @@ pub fn replay(dir: &Path, boot_id: &str) -> Result<Replay, Error> {
         }
     }
     let mut replay = Replay { next_index, ..Replay::default() };
+    replay.segment_of_grant = grants.iter().map(|(id, (_, segment))| (*id, *segment)).collect();
+    replay.grants = grants.into_values().map(|(grant, _)| grant).collect();
+    replay.grants.sort_by_key(|grant| grant.given_at_ms);
     for ((boot, hold), (restored, segment)) in open {
         if boot == boot_id {
             replay.segment_of.insert(hold, segment);

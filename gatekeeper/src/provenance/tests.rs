@@ -10,7 +10,8 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use gatekeeper_common::{TaskKey, sip::Digest};
@@ -34,7 +35,19 @@ fn now() -> Now {
 }
 
 fn open(dir: &Path) -> Opened {
-    Log::open(dir, BOOT, now()).unwrap()
+    try_open(dir, BOOT).unwrap()
+}
+
+/// A log that was closed can be in use for a moment: a child that another test is starting has a copy of its lock until it
+/// runs its program.
+fn try_open(dir: &Path, boot: &str) -> Result<Opened, Error> {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match Log::open(dir, boot, now()) {
+            Err(Error::InUse { .. }) if Instant::now() < until => thread::yield_now(),
+            result => return result,
+        }
+    }
 }
 
 fn stop(text: &str) -> Record {
@@ -118,6 +131,7 @@ fn ask() -> Outcome {
         danger_self_review: false,
         comment: Default::default(),
         second_factor: false,
+        grants: Vec::new(),
     })
 }
 
@@ -157,7 +171,8 @@ impl Daemon {
             account: "1000".to_owned(),
             evidence: None,
         };
-        let decision = Decision { effect, by, reason: Some("fine\u{202e}".to_owned()), at_ms: now().wall_ms };
+        let decision =
+            Decision { effect, by, reason: Some("fine\u{202e}".to_owned()), grant: None, at_ms: now().wall_ms };
         self.step(Input::Decide { reply_to: 0, id: RequestId::new(NONCE, hold), decision, groups: Default::default() });
     }
 }
@@ -263,7 +278,7 @@ fn a_changed_byte_in_durable_records_is_an_error_that_names_the_place() {
             damaged[at] ^= bit;
             fs::write(&path, &damaged).unwrap();
             let place = starts[starts.iter().rposition(|start| *start <= at).unwrap()] as u64;
-            match Log::open(dir.path(), BOOT, now()) {
+            match try_open(dir.path(), BOOT) {
                 Err(Error::Damaged { path: named, offset, .. }) => assert_eq!((named, offset), (path.clone(), place)),
                 other => panic!("byte {at}: {other:?}"),
             }
@@ -448,7 +463,7 @@ fn a_crash_right_after_a_segment_was_made_is_no_damage() {
     let before = daemon.log.records();
     drop(daemon);
     fs::write(segment_path(dir.path(), 1), b"").unwrap();
-    let Opened { log, open: holds, recovery } = open(dir.path());
+    let Opened { log, open: holds, recovery, .. } = open(dir.path());
     assert_eq!((holds.len(), recovery), (1, None));
     assert_eq!(log.records(), before + 1);
     assert_eq!(read(dir.path()).last().unwrap()["replay_from"], 0);
@@ -491,7 +506,7 @@ fn a_restarted_daemon_learns_what_was_open() {
 
     // Another boot: the task is gone with the old one, and the log says so once.
     for _ in 0..2 {
-        let opened = Log::open(dir.path(), "other", now()).unwrap();
+        let opened = try_open(dir.path(), "other").unwrap();
         assert!(opened.open.is_empty());
     }
     let records = read(dir.path());

@@ -2,12 +2,14 @@
 //! the provenance log share.
 
 mod comment;
+mod grant;
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::comment::Comment;
+pub use self::grant::{BadGrantLength, GrantLength, lengths, seconds};
 use crate::{
     action::{Action, Task},
     quorum::Quorum,
@@ -134,6 +136,9 @@ pub struct Ask {
     /// Approvals count only with a signature by the reviewer's own key.
     #[serde(default)]
     pub second_factor: bool,
+    /// For how long the same action of the same agent run may be approved, besides once. Shortest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<GrantLength>,
 }
 
 /// Who or what decided.
@@ -156,6 +161,13 @@ pub enum Decider {
     Rule {
         /// Its name.
         name: String,
+    },
+    /// An approval that was given for longer than once.
+    Grant {
+        /// The request with which it was given, which is the grant's name.
+        id: RequestId,
+        /// Names of the people who gave it.
+        by: Vec<String>,
     },
     /// No rule matched: the action only looked as if one could.
     NoRule,
@@ -216,6 +228,9 @@ pub struct Vote {
     pub groups: std::collections::BTreeSet<String>,
     /// Why, in their words.
     pub reason: Option<String>,
+    /// For how long they approve; none: once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantLength>,
     /// When, milliseconds since the epoch.
     pub at_ms: u64,
 }
@@ -242,6 +257,9 @@ pub struct Decision {
     pub by: Decider,
     /// Why, in the decider's words.
     pub reason: Option<String>,
+    /// For how long the same action is approved; none: once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantLength>,
     /// When, milliseconds since the epoch.
     pub at_ms: u64,
 }

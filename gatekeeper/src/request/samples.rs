@@ -72,6 +72,7 @@ pub(crate) fn request(hold: u64) -> Request {
             danger_self_review: false,
             comment: Default::default(),
             second_factor: false,
+            grants: Vec::new(),
         },
         held_at_ms: 1_700_000_000_000,
         deadline_ms: 1_700_000_300_000,

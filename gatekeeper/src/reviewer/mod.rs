@@ -15,6 +15,7 @@ pub(crate) mod ssh_key;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    broker::Grant,
     quorum::Quorum,
     request::{Ask, Request},
 };
@@ -115,18 +116,48 @@ impl Directory {
         request: &Request,
         origin: &Origin,
     ) -> Result<&Reviewer, Refusal> {
-        let reviewer = self.find(channel, account).ok_or_else(|| Refusal::Unknown { account: account.to_owned() })?;
         let Ask { rule, danger_self_review, .. } = &request.ask;
-        if let Some(quorum) = request.quorum()
+        let (quorum, login_uid) = (request.quorum(), request.task.login_uid);
+        self.may(channel, account, rule, quorum.as_ref(), *danger_self_review, login_uid, origin)
+    }
+
+    /// Whether somebody may take a grant back: who could decide about its request.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_revoke(
+        &self,
+        channel: &str,
+        account: &str,
+        grant: &Grant,
+        origin: &Origin,
+    ) -> Result<&Reviewer, Refusal> {
+        let Grant { key, quorum, danger_self_review, login_uid, .. } = grant;
+        self.may(channel, account, &key.rule, quorum.as_ref(), *danger_self_review, *login_uid, origin)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a request and a grant have in common; a struct would exist for this call only"
+    )]
+    fn may(
+        &self,
+        channel: &str,
+        account: &str,
+        rule: &str,
+        quorum: Option<&Quorum>,
+        danger_self_review: bool,
+        login_uid: Option<u32>,
+        origin: &Origin,
+    ) -> Result<&Reviewer, Refusal> {
+        let reviewer = self.find(channel, account).ok_or_else(|| Refusal::Unknown { account: account.to_owned() })?;
+        if let Some(quorum) = quorum
             && !quorum.asks(&reviewer.groups)
         {
-            return Err(Refusal::NotAsked {
-                rule: rule.clone(),
-                wants: quorum.to_string(),
-                reviewer: reviewer.name.clone(),
-            });
+            let (rule, wants, reviewer) = (rule.to_owned(), quorum.to_string(), reviewer.name.clone());
+            return Err(Refusal::NotAsked { rule, wants, reviewer });
         }
-        if !danger_self_review && is_own(reviewer, request, origin) {
+        if !danger_self_review && is_own(reviewer, login_uid, origin) {
             return Err(Refusal::OwnAgent { reviewer: reviewer.name.clone() });
         }
         Ok(reviewer)
@@ -151,9 +182,9 @@ impl Directory {
 }
 
 /// Whether a reviewer has started the agent of a request, is logged in as the user behind it, or is its declared owner.
-fn is_own(reviewer: &Reviewer, request: &Request, origin: &Origin) -> bool {
+fn is_own(reviewer: &Reviewer, login_uid: Option<u32>, origin: &Origin) -> bool {
     let uid = reviewer.accounts.get(CLI).and_then(|account| account.parse::<u32>().ok());
-    let started = uid.is_some() && (uid == request.task.login_uid || uid == origin.started_by);
+    let started = uid.is_some() && (uid == login_uid || uid == origin.started_by);
     started || origin.owner.as_ref() == Some(&reviewer.name)
 }
 

@@ -1,9 +1,10 @@
 //! The transitions.
 
 mod people;
+mod scan;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -210,6 +211,11 @@ impl Broker {
         !self.restored.is_empty()
     }
 
+    /// Whether a hold is new: neither open, nor ended, nor asked about by an earlier daemon.
+    pub fn is_new(&self, hold: u64) -> bool {
+        !self.open.contains_key(&hold) && !self.ended_set.contains(&hold) && !self.restored.contains_key(&hold)
+    }
+
     /// Number of holds that have not ended, those without a request included.
     pub fn open_holds(&self) -> usize {
         self.open.len()
@@ -389,7 +395,7 @@ impl Broker {
             },
         );
         if let Some(ticket) = ticket {
-            let decision = Decision { effect, by, reason: None, at_ms: now.wall_ms };
+            let decision = Decision { effect, by, reason: None, grant: None, at_ms: now.wall_ms };
             let Held { hold, task, action, stage, .. } = *held;
             let record = Record::Settled(Box::new(Settled { hold, task, action, stage, decision }));
             effects.push(Effect::Append { ticket: Some(ticket), record });
@@ -462,7 +468,7 @@ impl Broker {
             } else {
                 request::Effect::Deny { errno: EPERM }
             };
-            let decision = Decision { effect, by: Decider::Deadline, reason: None, at_ms: now.wall_ms };
+            let decision = Decision { effect, by: Decider::Deadline, reason: None, grant: None, at_ms: now.wall_ms };
             let record = Record::Expiry { hold, id: request.id, decision: decision.clone() };
             self.accept(hold, decision, record, effects);
         }
@@ -571,6 +577,7 @@ impl Broker {
                         effect: request::Effect::Deny { errno },
                         by: Decider::Daemon,
                         reason: Some(reason.clone()),
+                        grant: None,
                         at_ms: now.wall_ms,
                     });
                 }
@@ -640,47 +647,6 @@ impl Broker {
         self.recent.push_back(request.clone());
         self.recent_by_id.insert(request.id, request.clone());
         effects.push(Effect::Notify { request, change: Change::Ended });
-    }
-
-    fn scan(&mut self, in_kernel: &HashSet<u64>, taken_ns: u64, now: Now, effects: &mut Vec<Effect>) {
-        let mut gone = Vec::new();
-        let mut unapplied = Vec::new();
-        for (&hold, open) in &self.open {
-            if !in_kernel.contains(&hold) {
-                if open.since_ns < taken_ns {
-                    gone.push((hold, open.progress));
-                }
-            } else if let Progress::Stored(at_ns) = open.progress
-                && now.boot_ns.saturating_sub(at_ns) >= RESTORE_AFTER_NS
-            {
-                unapplied.push(hold);
-            }
-        }
-        // In the order in which they began, as everything else is told.
-        gone.sort_unstable_by_key(|(hold, _)| *hold);
-        unapplied.sort_unstable();
-        for (hold, progress) in gone {
-            match progress {
-                // Stored after the scan began: it may have been applied since, and its event is on the way.
-                Progress::Stored(at_ns) if at_ns >= taken_ns => {}
-                Progress::Stored(_) => self.applied_presumably(hold, effects),
-                Progress::Pending | Progress::Undurable(_) => self.withdraw(hold, true, effects),
-            }
-        }
-        for hold in unapplied {
-            self.store(hold, now, effects);
-        }
-        let lost: Vec<_> = self.restored.keys().copied().filter(|hold| !in_kernel.contains(hold)).collect();
-        for hold in lost {
-            match self.restored.get(&hold).and_then(|restored| restored.decision.as_ref()).map(|d| d.effect) {
-                Some(effect) => self.restored_applied(hold, effect, true, effects),
-                None => self.withdraw(hold, true, effects),
-            }
-        }
-        let known = |hold: &u64| self.open.contains_key(hold) || self.ended_set.contains(hold);
-        let mut unknown: Vec<_> = in_kernel.iter().copied().filter(|hold| !known(hold)).collect();
-        unknown.sort_unstable();
-        effects.extend(unknown.into_iter().map(|hold| Effect::Report { hold }));
     }
 
     fn ticket(&mut self, hold: u64) -> Ticket {

@@ -6,7 +6,7 @@ use super::{
     super::{Change, Effect, Now, Record, Reply},
     Broker, EXTENSIONS, REMINDERS, failing,
 };
-use crate::request::{self, Ask, Decider, Decision, Request, RequestId, State, Vote};
+use crate::request::{self, Ask, Decider, Decision, GrantLength, Request, RequestId, State, Vote};
 
 impl Broker {
     /// Sets the next reminder of a pending hold: the first that lies ahead, counted from `start_ns` to the deadline.
@@ -29,7 +29,7 @@ impl Broker {
     fn pending(&self, id: RequestId) -> Result<&Arc<Request>, Reply> {
         let request = self.request(id).ok_or(Reply::Unknown)?;
         if let Some(decision) = &request.decision {
-            return Err(Reply::AlreadyDecided(decision.clone()));
+            return Err(Reply::AlreadyDecided(Box::new(decision.clone())));
         }
         if request.state == State::Pending { Ok(request) } else { Err(Reply::NotPending(request.state.clone())) }
     }
@@ -46,6 +46,11 @@ impl Broker {
             Err(reply) => return reply,
         };
         let hold = request.hold;
+        if let (request::Effect::Allow, Some(length)) = (decision.effect, decision.grant)
+            && !request.ask.grants.contains(&length)
+        {
+            return Reply::NotOffered(request.ask.grants.clone());
+        }
         if decision.effect == request::Effect::Allow
             && request.votes.iter().any(|vote| is_same_person(&vote.by, &decision.by))
         {
@@ -56,9 +61,13 @@ impl Broker {
             && !quorum.is_met(request.votes.iter().map(|vote| &vote.groups).chain([&groups]))
         {
             // A denial needs nobody else.
-            let Decision { effect: _, by, reason, at_ms } = decision;
-            return self.vote(hold, Vote { by, groups, reason, at_ms }, effects);
+            let Decision { effect: _, by, reason, grant, at_ms } = decision;
+            return self.vote(hold, Vote { by, groups, reason, grant, at_ms }, effects);
         }
+        decision.grant = match decision.effect {
+            request::Effect::Allow => shortest(&request.votes, decision.grant),
+            request::Effect::Deny { .. } => None,
+        };
         decision.effect = failing(decision.effect);
         let record = Record::Decision { hold, id, decision: decision.clone() };
         self.accept(hold, decision, record, effects);
@@ -151,6 +160,11 @@ pub(super) fn still_counting(mut votes: Vec<Vote>, ask: &Ask) -> Vec<Vote> {
     votes
 }
 
+/// The shortest grant that everybody gave. Who approved once gave none, and then there is none.
+fn shortest(votes: &[Vote], last: Option<GrantLength>) -> Option<GrantLength> {
+    votes.iter().map(|vote| vote.grant).fold(last, |shortest, grant| Some(shortest?.min(grant?)))
+}
+
 /// Whether two deciders are one person, by their name: a reviewer's is unique over all channels.
 fn is_same_person(one: &Decider, other: &Decider) -> bool {
     matches!((one, other), (Decider::Reviewer { name, .. }, Decider::Reviewer { name: same, .. }) if name == same)
@@ -164,6 +178,7 @@ mod tests {
     #[test]
     fn an_unsigned_vote_is_none_once_the_rule_wants_signatures() {
         let vote = |name: &str, signed: Option<SignedStatement>| Vote {
+            grant: None,
             by: Decider::Reviewer {
                 name: name.to_owned(),
                 channel: "cli".to_owned(),

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     action::{Object, Target},
-    request::{Ancestor, Ask, Context, Decider, Decision, Effect, Request, Risk, State, Vote},
+    request::{Ancestor, Ask, Context, Decider, Decision, Effect, GrantLength, Request, Risk, State, Vote},
     text::Text,
 };
 
@@ -128,6 +128,7 @@ pub fn detail(request: &Request, now_ms: u64) -> Vec<Line> {
         danger_self_review,
         comment: _,
         second_factor: _,
+        grants,
     } = ask;
     lines.add("rule", format!("{}, risk {}", safe(rule), risk_name(*risk)));
     lines.add_some("why it asks", reason.as_deref().map(safe));
@@ -143,6 +144,7 @@ pub fn detail(request: &Request, now_ms: u64) -> Vec<Line> {
     if *danger_self_review {
         lines.add("beware", "the rule lets people decide about agents of their own");
     }
+    lines.add_some("may be for", offered(grants));
     lines.add("held", format!("{} ({} ago)", time::rfc3339(*held_at_ms), time::age(*held_at_ms, now_ms)));
     let then = if *danger_allow_on_timeout { "then ALLOWED" } else { "then denied" };
     let left =
@@ -210,12 +212,21 @@ pub fn detail(request: &Request, now_ms: u64) -> Vec<Line> {
     lines.0
 }
 
+/// What approving for longer than once would mean, where the rule offers it.
+fn offered(grants: &[GrantLength]) -> Option<String> {
+    let (last, first) = grants.split_last()?;
+    let first: Vec<_> = first.iter().map(|length| format!("{}, ", length.in_words())).collect();
+    let or = if first.is_empty() { "" } else { "or " };
+    Some(format!("the same action by the same agent run, {}{or}{}", first.concat(), last.in_words()))
+}
+
 fn vote_line(vote: &Vote) -> String {
-    let Vote { by, groups, reason, at_ms } = vote;
+    let Vote { by, groups, reason, grant, at_ms } = vote;
     let groups: Vec<_> = groups.iter().map(|group| safe(group)).collect();
     let groups = if groups.is_empty() { String::new() } else { format!(" ({})", groups.join(", ")) };
     let reason = reason.as_deref().map_or_else(String::new, |reason| format!(": {}", safe(reason)));
-    format!("{}{groups}, {}{reason}", decider(by), time::rfc3339(*at_ms))
+    let grant = grant.map_or_else(String::new, |length| format!(" {}", length.in_words()));
+    format!("{}{groups}{grant}, {}{reason}", decider(by), time::rfc3339(*at_ms))
 }
 
 /// Who decided.
@@ -228,6 +239,7 @@ fn decider(by: &Decider) -> String {
             format!("{} ({} account {}{message}{signed})", safe(name), safe(channel), safe(account))
         }
         Decider::Rule { name } => format!("rule {}", safe(name)),
+        Decider::Grant { id, by } => format!("grant {id}, given by {}", safe(&by.join(" and "))),
         Decider::NoRule => "no rule matched".to_owned(),
         Decider::Deadline => "the deadline".to_owned(),
         Decider::Daemon => "gatekeeper itself".to_owned(),
@@ -235,12 +247,13 @@ fn decider(by: &Decider) -> String {
 }
 
 fn add_decision(lines: &mut Lines, decision: &Decision) {
-    let Decision { effect, by, reason, at_ms } = decision;
+    let Decision { effect, by, reason, grant, at_ms } = decision;
     let effect = match effect {
         Effect::Allow => "allow".to_owned(),
         Effect::Deny { errno } => format!("deny with errno {errno}"),
     };
-    lines.add("decision", format!("{effect}, by {}, {}", decider(by), time::rfc3339(*at_ms)));
+    let grant = grant.map_or_else(String::new, |length| format!(" {}", length.in_words()));
+    lines.add("decision", format!("{effect}{grant}, by {}, {}", decider(by), time::rfc3339(*at_ms)));
     lines.add_some("its reason", reason.as_deref().map(safe));
 }
 
@@ -354,6 +367,7 @@ hold         1, cgroup id 88, task started 77 ns after boot
         request.context.user = Some(hostile.to_owned());
         request.decision = Some(Decision {
             effect: Effect::Allow,
+            grant: None,
             by: Decider::Reviewer {
                 name: hostile.to_owned(),
                 channel: hostile.to_owned(),

@@ -55,7 +55,7 @@ pub struct Card {
     pub status: Vec<String>,
     /// Whether nothing can change any more.
     pub is_final: bool,
-    /// What can be done about it. A channel that shortened anything of the card must not offer [`Verb::Approve`] at a tap.
+    /// What can be done about it. A channel that shortened anything of the card must not offer an approval at a tap.
     pub verbs: Vec<Verb>,
     /// What decisions need besides a person who may.
     pub needs: Needs,
@@ -178,7 +178,7 @@ fn status(request: &Request) -> Vec<String> {
 
 /// Who decided what, and how long after the action was held.
 fn by(decision: &Decision, held_at_ms: u64) -> String {
-    let Decision { effect, by, reason: _, at_ms } = decision;
+    let Decision { effect, by, reason: _, grant, at_ms } = decision;
     let verb = match effect {
         crate::request::Effect::Allow => "approved",
         crate::request::Effect::Deny { .. } => "denied",
@@ -186,11 +186,13 @@ fn by(decision: &Decision, held_at_ms: u64) -> String {
     let by = match by {
         Decider::Reviewer { name, channel, .. } => format!("by {} through {}", safe(name), safe(channel)),
         Decider::Rule { name } => format!("by rule {}", safe(name)),
+        Decider::Grant { id, by } => format!("by grant {id} of {}", safe(&by.join(" and "))),
         Decider::NoRule => "as no rule matched".to_owned(),
         Decider::Deadline => "as the deadline passed".to_owned(),
         Decider::Daemon => "by gatekeeper itself".to_owned(),
     };
-    format!("{verb} {by} after {}", time::age(held_at_ms, *at_ms))
+    let length = grant.map_or_else(String::new, |length| format!(" {}", length.in_words()));
+    format!("{verb}{length} {by} after {}", time::age(held_at_ms, *at_ms))
 }
 
 #[cfg(test)]
@@ -210,7 +212,7 @@ mod tests {
             account: "1".to_owned(),
             evidence: None,
         };
-        request.votes.push(Vote { by, groups: Default::default(), reason: None, at_ms: 1 });
+        request.votes.push(Vote { by, groups: Default::default(), reason: None, grant: None, at_ms: 1 });
         (request.escalated, request.extended, request.deadline_ms) = (1, 1, request.deadline_ms + 1);
         let after = Card::new(&request, "host-1", &[Verb::Approve]);
         assert_eq!((&after.digest, &after.lines), (&before.digest, &before.lines));

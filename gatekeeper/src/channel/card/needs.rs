@@ -32,13 +32,14 @@ impl Needs {
 
     /// Whether a tap alone is enough for a verb.
     pub fn only_a_tap(self, verb: Verb) -> bool {
-        !(self.reason(verb) || (self.signature && verb == Verb::Approve))
+        !(self.reason(verb) || (self.signature && verb.is_approval()))
     }
 
     /// What is typed for a verb.
     pub fn word(self, verb: Verb, id: RequestId) -> String {
         let why = if self.typed_reason(verb) { " WHY" } else { "" };
-        format!("{} {id}{why}", verb.word())
+        let length = if let Verb::ApproveFor(length) = verb { format!(" for {length}") } else { String::new() };
+        format!("{} {id}{length}{why}", verb.word())
     }
 
     /// What is typed to decide in a chat.
@@ -75,11 +76,7 @@ impl Needs {
 }
 
 fn effect(verb: Verb) -> Option<Effect> {
-    match verb {
-        Verb::Approve => Some(Effect::Allow),
-        Verb::Deny | Verb::DenyAndStop => Some(Effect::Deny { errno: 1 }),
-        Verb::Escalate | Verb::Extend => None,
-    }
+    verb.effect(Effect::Deny { errno: 1 })
 }
 
 #[cfg(test)]

@@ -75,8 +75,7 @@ impl Channel for Matrix {
         if shortened {
             self.add(message, &card.detail, &format!("{once} detail")).await?;
         }
-        for verb in render::offered(card, shortened) {
-            let key = render::key(verb);
+        for (_, key) in render::offered(card, shortened) {
             let relation = json!({ "rel_type": "m.annotation", "event_id": message.0, "key": key });
             let content = json!({ "m.relates_to": relation });
             match self.send("m.reaction", &format!("{once} {key}"), &content).await {

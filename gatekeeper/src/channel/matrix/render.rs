@@ -18,27 +18,31 @@ const CARD_BYTES: usize = 16_000;
 /// Bytes of one message of a thread.
 pub(super) const PART_BYTES: usize = 12_000;
 
-/// The reaction that means a verb.
-pub(super) fn key(verb: Verb) -> &'static str {
-    match verb {
+/// The reaction that means a verb, if there is one.
+pub(super) fn key(verb: Verb) -> Option<&'static str> {
+    Some(match verb {
         Verb::Approve => "✅",
         Verb::Deny => "❌",
         Verb::DenyAndStop => "🛑",
         Verb::Escalate => "⏫",
         Verb::Extend => "⏳",
-    }
+        // An emoji cannot say for how long.
+        Verb::ApproveFor(_) | Verb::Show => return None,
+    })
 }
 
 /// The verb that a reaction means. Clients may add a variation selector to an emoji.
 pub(super) fn verb(reaction: &str) -> Option<Verb> {
     let plain = reaction.trim_end_matches('\u{fe0f}');
-    Verb::ALL.into_iter().find(|verb| key(*verb) == plain)
+    Verb::ALL.into_iter().find(|verb| key(*verb) == Some(plain))
 }
 
 /// What can be done with one tap: no approval of what was not seen in full, and nothing that needs a reason.
-pub(super) fn offered(card: &Card, shortened: bool) -> impl Iterator<Item = Verb> {
+pub(super) fn offered(card: &Card, shortened: bool) -> impl Iterator<Item = (Verb, &'static str)> {
     let needs = card.needs;
-    card.verbs.iter().copied().filter(move |verb| !(shortened && *verb == Verb::Approve) && needs.only_a_tap(*verb))
+    let wanted =
+        card.verbs.iter().copied().filter(move |verb| !(shortened && verb.is_approval()) && needs.only_a_tap(*verb));
+    wanted.filter_map(|verb| key(verb).map(|key| (verb, key)))
 }
 
 fn html(c: char) -> Option<&'static str> {
@@ -80,11 +84,13 @@ pub(super) fn message(card: &Card) -> (Value, bool) {
         formatted.push_str(&format!("<b>{status}</b><br>"));
         body.push_str(&format!("{}\n", unescape(&status)));
     }
-    let words: Vec<_> = offered(card, shortened).map(|verb| format!("{} {}", key(verb), verb.title())).collect();
+    let words: Vec<_> = offered(card, shortened).map(|(verb, key)| format!("{key} {}", verb.title())).collect();
     if !card.verbs.is_empty() {
         let reactions =
             if words.is_empty() { String::new() } else { format!("React: {}. Or type: ", words.join(", ")) };
-        let how = format!("{reactions}{}", card.needs.words(card.request));
+        let longer = card.verbs.iter().copied().filter(|verb| matches!(verb, Verb::ApproveFor(_)));
+        let longer: String = longer.map(|verb| format!(", {}", card.needs.word(verb, card.request))).collect();
+        let how = format!("{reactions}{}{longer}", card.needs.words(card.request));
         formatted.push_str(&how);
         body.push_str(&how);
     }
@@ -146,7 +152,10 @@ mod tests {
         let shown = |request: &Request| {
             let card = Card::new(request, "host-1", &[Verb::Approve, Verb::Deny, Verb::Extend]);
             let (content, shortened) = message(&card);
-            (offered(&card, shortened).collect::<Vec<_>>(), content["body"].as_str().unwrap().to_owned())
+            (
+                offered(&card, shortened).map(|(verb, _)| verb).collect::<Vec<_>>(),
+                content["body"].as_str().unwrap().to_owned(),
+            )
         };
         request.ask.comment = Comment::All;
         let (taps, body) = shown(&request);
@@ -193,13 +202,13 @@ mod tests {
         assert!(serde_json::to_vec(&content).unwrap().len() < 60_000);
         assert!(content["body"].as_str().unwrap().contains("This card is shortened"));
         assert!(!content["body"].as_str().unwrap().contains("✅"));
-        assert_eq!(offered(&card, shortened).collect::<Vec<_>>(), [Verb::Deny]);
+        assert_eq!(offered(&card, shortened).collect::<Vec<_>>(), [(Verb::Deny, "❌")]);
     }
 
     #[test]
     fn reactions_read_back() {
         for verb in Verb::ALL {
-            assert_eq!(super::verb(key(verb)), Some(verb));
+            assert_eq!(super::verb(key(verb).unwrap()), Some(verb));
         }
         assert_eq!(super::verb("⏫\u{fe0f}"), Some(Verb::Escalate));
         assert_eq!(super::verb("👍"), None);

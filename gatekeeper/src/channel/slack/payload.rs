@@ -62,15 +62,15 @@ fn click(payload: &Value, place: Place<'_>) -> Option<Wish> {
         tracing::warn!("a click in Slack was not on a card of this app in its conversation, and is ignored");
         return None;
     }
-    let verb = Verb::from_word(action["action_id"].as_str()?)?;
+    let verb = Verb::from_carried(action["action_id"].as_str()?)?;
     let (request, card, needs_reason) = value(action["value"].as_str()?)?;
     let ts = container["message_ts"].as_str()?.to_owned();
     let user = payload["user"]["id"].as_str()?.to_owned();
     let event = format!("click {} on {ts} by {user}", action["action_ts"].as_str()?);
     let trigger = match verb {
         Verb::Deny | Verb::DenyAndStop => Some(payload["trigger_id"].as_str()?.to_owned()),
-        Verb::Approve if needs_reason => Some(payload["trigger_id"].as_str()?.to_owned()),
-        Verb::Approve | Verb::Escalate | Verb::Extend => None,
+        Verb::Approve | Verb::ApproveFor(_) if needs_reason => Some(payload["trigger_id"].as_str()?.to_owned()),
+        Verb::Approve | Verb::ApproveFor(_) | Verb::Escalate | Verb::Extend | Verb::Show => None,
     };
     let (card, reason, typed, thread) = (Some(card), None, false, None);
     Some(Wish { user, event, verb, request, card, ts, reason, typed, needs_reason, thread, trigger })

@@ -85,7 +85,7 @@ fn bold(text: &str) -> Value {
 /// one, which opens the window that asks for it.
 fn offered(card: &Card, shortened: bool) -> impl Iterator<Item = Verb> {
     let barred = shortened || card.needs.signature;
-    card.verbs.iter().copied().filter(move |verb| !(barred && *verb == Verb::Approve))
+    card.verbs.iter().copied().filter(move |verb| !(barred && verb.is_approval()))
 }
 
 /// Stands in a button's value behind request and digest: a reason has to be given.
@@ -95,19 +95,19 @@ fn button(verb: Verb, card: &Card) -> Value {
     let needs_reason = card.needs.reason(verb);
     let why = if needs_reason { format!(" {NEEDS_REASON}") } else { String::new() };
     let title = match verb {
-        Verb::Approve if needs_reason => "Approve once …",
+        verb if verb.is_approval() && needs_reason => format!("{} …", verb.title()).into(),
         verb => verb.title(),
     };
     let mut button = json!({
         "type": "button",
-        "action_id": verb.word(),
-        "text": plain(title),
+        "action_id": verb.carried(),
+        "text": plain(&title),
         "value": format!("{} {}{why}", card.request, card.digest),
     });
     match verb {
-        Verb::Approve => button["style"] = json!("primary"),
+        Verb::Approve | Verb::ApproveFor(_) => button["style"] = json!("primary"),
         Verb::Deny | Verb::DenyAndStop => button["style"] = json!("danger"),
-        Verb::Escalate | Verb::Extend => {}
+        Verb::Escalate | Verb::Extend | Verb::Show => {}
     }
     button
 }

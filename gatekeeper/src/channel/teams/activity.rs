@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    channel::{MessageId, Verb, adaptive::MAX_REASON_CHARS},
+    channel::{MessageId, Verb, adaptive::MAX_REASON_CHARS, command},
     request::RequestId,
 };
 
@@ -81,8 +81,7 @@ struct Carried {
 /// Why somebody's wish cannot be understood.
 pub(super) const NOT_OURS: &str = "that is no button of gatekeeper's";
 /// What can be typed.
-pub(super) const USAGE: &str =
-    "write: approve CODE, deny CODE, stop CODE, escalate CODE or extend CODE, and a reason if you like";
+pub(super) const USAGE: &str = "write: approve CODE, approve CODE for 10m, deny CODE, stop CODE, escalate CODE, extend CODE or show CODE, and a reason if you like";
 
 impl Activity {
     /// A conversation's own id, without the thread's in it.
@@ -112,7 +111,7 @@ impl Activity {
         let Ok(Carried { request, card, verb }) = serde_json::from_value(data["gatekeeper"].clone()) else {
             return Err(NOT_OURS);
         };
-        let verb = Verb::from_word(&verb).ok_or(NOT_OURS)?;
+        let verb = Verb::from_carried(&verb).ok_or(NOT_OURS)?;
         let reason = reason(data["reason"].as_str().unwrap_or_default());
         Ok(Wish { request, verb, reason, card: Some(card), typed: false })
     }
@@ -120,11 +119,9 @@ impl Activity {
     /// What was typed: a verb, a code, a reason.
     pub(super) fn typed(&self) -> Result<Wish, &'static str> {
         let text = without_mentions(&self.text);
-        let mut words = text.split_whitespace();
-        let verb = words.next().map(str::to_ascii_lowercase).and_then(|word| Verb::from_word(&word)).ok_or(USAGE)?;
-        let request = words.next().and_then(|code| code.parse().ok()).ok_or(USAGE)?;
-        let rest: Vec<_> = words.collect();
-        Ok(Wish { request, verb, reason: reason(&rest.join(" ")), card: None, typed: true })
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (verb, request, why) = command::read(&line).ok_or(USAGE)?;
+        Ok(Wish { request, verb, reason: reason(why.as_deref().unwrap_or_default()), card: None, typed: true })
     }
 }
 
@@ -172,6 +169,7 @@ fn without_mentions(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::GrantLength;
 
     fn typed(text: &str) -> Result<Wish, &'static str> {
         Activity { text: text.to_owned(), ..Activity::default() }.typed()
@@ -190,6 +188,8 @@ mod tests {
             wish(Verb::Deny, Some("not now"))
         );
         assert_eq!(typed(&format!("stop {code}")), wish(Verb::DenyAndStop, None));
+        let run = Verb::ApproveFor(GrantLength::Run);
+        assert_eq!(typed(&format!("approve {code}  for run\nit is safe")), wish(run, Some("it is safe")));
         for bad in ["", "approve", "<at>x</at>", "<at>approve", &format!("yes {code}"), "approve AB12"] {
             assert_eq!(typed(bad), Err(USAGE), "{bad}");
         }

@@ -92,7 +92,9 @@ pub(super) fn card(message: &MessageId, card: &Card, place: &Place, known: bool,
     let (lines, lines_shortened) = budget::lines(&card.lines, line_bytes, LINE_BYTES);
     let lines: Vec<LineData<'_>> = lines.into_iter().map(|Line { label, text }| LineData { label, text }).collect();
     let shortened = headline_left.is_shortened() || status_left.is_shortened() || lines_shortened;
-    let offered = || card.verbs.iter().copied().filter(|verb| !(shortened && *verb == Verb::Approve));
+    // A signed statement says nothing of how long, so grants are not offered here.
+    let once = |verb: &Verb| Verb::ALL.contains(verb) && !(shortened && verb.is_approval());
+    let offered = || card.verbs.iter().copied().filter(once);
     let data = CardData {
         message: &message.0,
         request: card.request.to_string(),

@@ -261,11 +261,7 @@ impl View {
     fn begin(&mut self, verb: Verb, now_ms: u64) -> Option<Command> {
         let id = self.decidable(now_ms)?;
         let ask = &self.selected_item()?.request.ask;
-        let effect = match verb {
-            Verb::Approve => Effect::Allow,
-            Verb::Deny | Verb::DenyAndStop => decide::DENIED,
-            Verb::Escalate | Verb::Extend => return self.act(id, verb, None),
-        };
+        let Some(effect) = verb.effect(decide::DENIED) else { return self.act(id, verb, None) };
         if effect == Effect::Allow && ask.second_factor {
             self.note = Some(format!("{id} wants a signature by your own key: `gatekeeper approve {id} --key FILE`"));
             return None;

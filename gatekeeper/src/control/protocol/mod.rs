@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     channel::Verb,
-    request::{Effect, Request, RequestId, SignedStatement, duration_ms},
+    request::{Effect, GrantLength, Request, RequestId, SignedStatement, duration_ms},
     text::Text,
 };
 
@@ -46,6 +46,15 @@ pub enum Call {
         effect: Effect,
         /// Why, in the reviewer's words.
         reason: Option<String>,
+    },
+    /// The grants in force. Answered by [`Reply::Grants`].
+    Grants,
+    /// Take a grant back. Answered by [`Reply::Revoked`], once that is on disk.
+    Revoke {
+        /// Which: the request with which it was given.
+        id: RequestId,
+        /// Why, in the reviewer's words.
+        reason: String,
     },
     /// Do to a request what people can do to it on any channel. Answered like [`Call::Decide`]; [`Verb::Escalate`] and
     /// [`Verb::Extend`] at once.
@@ -92,6 +101,8 @@ impl Call {
             Self::Show { .. } => "show",
             Self::Decide { .. } => "decide",
             Self::Act { .. } => "act",
+            Self::Grants => "grants",
+            Self::Revoke { .. } => "revoke",
             Self::Watch => "watch",
             Self::Enrol { .. } => "enrol",
             Self::Reload => "reload",
@@ -108,6 +119,10 @@ pub enum Reply {
     Status(Box<StatusReport>),
     /// A request, as it stands.
     Request(Box<Request>),
+    /// The grants in force, oldest first.
+    Grants(Vec<GrantReport>),
+    /// The grant is in force no more.
+    Revoked(Box<GrantReport>),
     /// The list is complete.
     End,
     /// The list is complete; what follows are changes.
@@ -227,6 +242,31 @@ pub enum ErrorCode {
     Stopping,
     /// Anything else.
     Internal,
+}
+
+/// A grant in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantReport {
+    /// The request with which it was given.
+    pub id: RequestId,
+    /// Name of the rule.
+    pub rule: String,
+    /// Name of the agent.
+    pub agent: String,
+    /// The cgroup of the agent run for which it holds.
+    pub run: Text,
+    /// The action in one line.
+    pub action: String,
+    /// For how long it was given.
+    pub length: GrantLength,
+    /// When, milliseconds since the epoch.
+    pub given_at_ms: u64,
+    /// What is left of it, milliseconds; none: as long as the run.
+    pub left_ms: Option<u64>,
+    /// Names of who gave it.
+    pub by: Vec<String>,
+    /// How often it was used since the daemon started.
+    pub used: u64,
 }
 
 /// How the daemon is.

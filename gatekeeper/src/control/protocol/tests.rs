@@ -20,6 +20,9 @@ fn calls_read_back() {
             reason: None,
             signed: Some(SignedStatement { statement: "one\ntwo\n".to_owned(), signature: "-----".to_owned() }),
         },
+        Call::Act { id, verb: Verb::ApproveFor(GrantLength::Run), reason: None, signed: None },
+        Call::Grants,
+        Call::Revoke { id, reason: "no".to_owned() },
         Call::Watch,
         Call::Enrol {
             agent: "builder".to_owned(),

@@ -91,21 +91,12 @@ pub(super) enum Uncounted {
 
 /// How a decision is called.
 fn decision_name(verb: Verb) -> &'static str {
-    if effect_of(verb, DENIED) == Some(Effect::Allow) { "an approval" } else { "a denial" }
-}
-
-/// What an act decides, if it is a decision.
-fn effect_of(verb: Verb, denial: Effect) -> Option<Effect> {
-    match verb {
-        Verb::Approve => Some(Effect::Allow),
-        Verb::Deny | Verb::DenyAndStop => Some(denial),
-        Verb::Escalate | Verb::Extend => None,
-    }
+    if verb.is_approval() { "an approval" } else { "a denial" }
 }
 
 /// Whether a decision comes with what its rule wants: the one place that says so.
 fn has_what_is_wanted(ask: &Ask, verb: Verb, reason: Option<&str>, typed: bool, signed: bool) -> Result<(), Uncounted> {
-    let Some(effect) = effect_of(verb, DENIED) else { return Ok(()) };
+    let Some(effect) = verb.effect(DENIED) else { return Ok(()) };
     if ask.second_factor && effect == Effect::Allow && !signed {
         return Err(Uncounted::Signature { rule: ask.rule.clone() });
     }
@@ -247,7 +238,7 @@ impl Daemon {
         let Reviewer { name, groups, .. } = reviewer;
         let by = Decider::Reviewer { name, channel, account, evidence: evidence.map(Box::new) };
         let reply_to = self.wait_for_reply(waiter);
-        let Some(effect) = effect_of(verb, denial) else {
+        let Some(effect) = verb.effect(denial) else {
             return match verb {
                 Verb::Extend => self.step(Input::Extend { reply_to, id, by }),
                 _ => self.step(Input::Escalate { reply_to, id, by }),
@@ -259,7 +250,8 @@ impl Daemon {
         {
             self.channels.stops.insert(id, cgroup);
         }
-        let decision = Decision { effect, by, reason, at_ms: self.now().wall_ms };
+        let grant = if let Verb::ApproveFor(length) = verb { Some(length) } else { None };
+        let decision = Decision { effect, by, reason, grant, at_ms: self.now().wall_ms };
         self.step(Input::Decide { reply_to, id, decision, groups });
     }
 
