@@ -10,7 +10,7 @@ use gatekeeper_common::{self as abi, Refusal, TaskKey, VerdictKey};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    DaemonError, Event, Options, SCRIPT_SECONDS,
+    DaemonError, Event, Kernel, KernelEvents, Options, SCRIPT_SECONDS,
     agents::Agents,
     channels::Channels,
     judge, parents,
@@ -28,7 +28,7 @@ use crate::{
         protocol::{CallError, ErrorCode, ErrorNote},
         server::Answer,
     },
-    kernel::{self, Kernel, KernelError, Matchers, events},
+    kernel::{self, KernelError, Matchers, events},
     policy::tables,
     provenance::{Log, Record},
     request::{self, Request, RequestId},
@@ -123,7 +123,7 @@ impl Daemon {
     }
 
     /// Takes everything that the kernel side has written.
-    pub(super) fn drain(&mut self, ring: &mut kernel::Events) {
+    pub(super) fn drain(&mut self, ring: &mut KernelEvents) {
         while let Some(event) = ring.take() {
             match event {
                 Ok(event) => self.kernel_event(event),

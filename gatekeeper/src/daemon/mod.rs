@@ -6,6 +6,8 @@
 mod agents;
 mod calls;
 mod channels;
+#[cfg(test)]
+mod conformance;
 mod core;
 mod judge;
 mod parents;
@@ -19,6 +21,10 @@ pub use channels::{public_key, try_channel};
 pub use judge::user_id;
 pub use start::run;
 
+#[cfg(test)]
+use crate::kernel::stand_in::{Events as KernelEvents, Kernel};
+#[cfg(not(test))]
+use crate::kernel::{Events as KernelEvents, Kernel};
 use crate::{channel, config, control::server, kernel, provenance, request::Context};
 
 /// What `gatekeeper daemon` was told.
