@@ -27,7 +27,7 @@ pub const APP_ID: &str = "11111111-2222-3333-4444-555555555555";
 /// The tenant.
 pub const TENANT: &str = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee";
 /// The bot's secret.
-pub const SECRET: &str = "s3cret~& for+tests";
+pub const SECRET: &str = "s3cret~&for+tests";
 /// The channel of a team that the bot is in.
 pub const CONVERSATION: &str = "19:abcdef@thread.tacv2";
 

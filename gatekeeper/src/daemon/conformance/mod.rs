@@ -71,6 +71,9 @@ struct Shown {
 trait Stage: Sized {
     /// The name of the channel in the record.
     const NAME: &'static str = "chat";
+    /// What a card says when the first person's approval was applied, and when the process ended first.
+    const APPROVED: &'static str = "approved by first through chat after";
+    const WITHDRAWN: &'static str = "withdrawn: the process ended first";
     /// Whether what can be tapped stays with a card that has ended, where it is no part of the message.
     const BUTTONS_STAY: bool = false;
     /// Whether a post whose answer is lost is found again, rather than made again.

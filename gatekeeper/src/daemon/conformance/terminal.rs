@@ -18,7 +18,7 @@ use super::{
     place::{Place, own_uid},
 };
 use crate::{
-    channel::card::{LABEL_COLUMNS, Line, detail},
+    channel::card::{Line, detail},
     request::{Request, State},
 };
 
@@ -67,11 +67,13 @@ impl Terminal {
 /// The request's id, which is on each card.
 fn id(card: &Shown) -> &str {
     let line = card.text.lines().find_map(|line| line.strip_prefix("request"));
-    line.expect("a line with the request's id").trim().split(' ').next().unwrap()
+    line.expect("a line with the request's id").trim().split(',').next().unwrap()
 }
 
 impl Stage for Terminal {
     const NAME: &'static str = "cli";
+    const APPROVED: &'static str = "decision allow, by first";
+    const WITHDRAWN: &'static str = ", withdrawn";
 
     fn set() -> Self {
         Self::default()
@@ -86,12 +88,15 @@ impl Stage for Terminal {
     }
 
     fn shown(&self, place: &Place) -> Vec<Shown> {
-        let shown = place.ids().into_iter().map(|id| {
-            let request: Request = serde_json::from_value(place.show(&id)).unwrap();
+        let mut client = place.client();
+        let shown = place.ids().into_iter().filter_map(|id| {
+            // One that ended while no daemon ran is forgotten.
+            let mut answer = client.try_call(json!({ "show": { "id": id } }))?.ok()?;
+            let request: Request = serde_json::from_value(answer["request"].take()).unwrap();
             let lines = detail(&request, request.held_at_ms);
-            let lines = lines.iter().map(|Line { label, text }| format!("{label:<LABEL_COLUMNS$}{text}\n"));
+            let lines = lines.iter().map(|Line { label, text }| format!("{label} {text}\n"));
             let verbs = if request.state == State::Pending { vec!["approve".to_owned()] } else { Vec::new() };
-            Shown { text: lines.collect(), verbs, ..Shown::default() }
+            Some(Shown { text: lines.collect(), verbs, ..Shown::default() })
         });
         shown.collect()
     }
