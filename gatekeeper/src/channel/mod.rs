@@ -27,6 +27,8 @@ pub mod workflows;
 #[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
 pub(crate) mod fake_http;
 #[cfg(test)]
+mod pictures;
+#[cfg(test)]
 #[path = "../../../tests/src/slack_fake/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "it is a library of another package, which uses and offers more of it")]
 pub(crate) mod slack_fake;

@@ -4,3 +4,5 @@
 mod matrix;
 mod slack;
 mod stage;
+mod teams;
+mod webhook;

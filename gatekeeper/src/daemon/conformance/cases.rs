@@ -240,7 +240,7 @@ pub(super) fn shortened_card<S: Stage>() {
     assert!(is_whole != says_so, "{} bytes", card.text.len());
     assert_eq!(offers, is_whole, "{:?}", card.verbs);
     // The command line has all of it.
-    place.approve_here(&waiting);
+    stage.approve_here(&place, &waiting, &card);
     place.wait_for_approval(&waiting);
     stage.check();
 }
@@ -252,7 +252,7 @@ pub(super) fn hostile_text<S: Stage>() {
     let bad = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{200b}\u{2066}\u{feff}\u{2028}".contains(c);
     assert!(!card.text.contains(bad), "{:?}", card.text);
     for argument in HOSTILE {
-        let escaped = quoted_all(&[Text::from(argument)]);
+        let escaped = stage.as_shown(quoted_all(&[Text::from(argument)]));
         assert!(card.text.contains(&escaped), "{escaped} is not in {}", card.text);
     }
     assert!(!card.text.lines().any(|line| line.trim_start().starts_with("risk: low")), "{}", card.text);
@@ -264,7 +264,7 @@ pub(super) fn hostile_text<S: Stage>() {
     assert!(!shown.text.contains(bad));
     stage.approve(&place, First, &card);
     place.wait_for_approval(&waiting);
-    place.approve_here(&large);
+    stage.approve_here(&place, &large, &shown);
     place.wait_for_approval(&large);
     stage.check();
 }
@@ -311,7 +311,7 @@ pub(super) fn outage<S: Stage>() {
     let [here, later] = [place.hold(&[]), place.hold(&[])];
     wait_until("the status tells of it", || place.problem());
     // Local commands work all the while.
-    place.approve_here(&here);
+    stage.approve_here(&place, &here, &card);
     place.wait_for_approval(&here);
     assert!(place.waits(&before) && place.waits(&later));
     stage.back();

@@ -24,7 +24,7 @@ mod wire;
 
 use std::path::Path;
 
-use self::place::Place;
+use self::place::{Place, Waiting};
 
 /// Who acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +112,17 @@ trait Stage: Sized {
             Person::Bot => Some("programs do not decide"),
             Person::Guest => Some("guests do not decide"),
         }
+    }
+
+    /// How a text that an agent chose is shown, once it is escaped as everywhere.
+    fn as_shown(&self, text: String) -> String {
+        text
+    }
+
+    /// Somebody approves by a local command, for which nothing is too long.
+    fn approve_here(&self, place: &Place, waiting: &Waiting, card: &Shown) {
+        let _ = card;
+        place.approve_here(waiting);
     }
 
     /// Puts things right again after somebody was refused.

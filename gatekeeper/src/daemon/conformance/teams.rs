@@ -204,6 +204,11 @@ openid_url = "{openid}"
         self.told.borrow().get(&person).cloned().unwrap_or_default()
     }
 
+    fn as_shown(&self, text: String) -> String {
+        // Cards take two braces for the beginning of something to be filled in.
+        text.replace("{{", "{\\x7b")
+    }
+
     fn lose_answer(&self) {
         self.wire.lose("/activities");
     }

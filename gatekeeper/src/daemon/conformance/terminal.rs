@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     Person, Shown, Stage,
-    place::{Place, own_uid},
+    place::{Place, Waiting, own_uid},
 };
 use crate::{
     channel::card::{Line, detail},
@@ -135,6 +135,10 @@ impl Stage for Terminal {
             Person::Bot => Some("this process belongs to an agent"),
             _ => None,
         }
+    }
+
+    fn approve_here(&self, place: &Place, _: &Waiting, card: &Shown) {
+        self.approve(place, Person::First, card);
     }
 
     fn recover(&self, place: &Place) {
