@@ -178,7 +178,7 @@ pub(super) fn reconnect_during_a_click<S: Stage>() {
 }
 
 pub(super) fn restart_while_pending<S: Stage>() {
-    let (stage, place) = set::<S>("");
+    let (stage, place) = set::<S>("reviewers = \"2 of anyone\"");
     let [waiting, ended] = [place.hold(&[]), place.hold(&[])];
     for waiting in [&waiting, &ended] {
         place.card(&stage, waiting);
@@ -186,11 +186,14 @@ pub(super) fn restart_while_pending<S: Stage>() {
             (S::NAME == "cli" || !place.records(waiting, "card").is_empty()).then_some(())
         });
     }
+    stage.approve(&place, Second, &place.card(&stage, &waiting));
+    place.wait_for_text(&stage, &waiting, "approved by second");
     place.kill();
     // Nobody but the next daemon can say so.
     place.end(&ended);
     place.begin();
     assert!(place.waits(&waiting));
+    // What counted counts, and the card is the one that was there.
     let card = place.card(&stage, &waiting);
     stage.approve(&place, First, &card);
     place.wait_for_approval(&waiting);
@@ -199,9 +202,8 @@ pub(super) fn restart_while_pending<S: Stage>() {
     assert_eq!(place.cards(&stage, &waiting).len(), 1, "one card, restart or not");
     if S::NAME != "cli" {
         let over = |text: &str| text.contains("ended while gatekeeper did not run") || text.contains("withdrawn");
-        let found = wait_within(LONG, || {
-            place.cards(&stage, &ended).iter().any(|card| over(&card.text)).then_some(())
-        });
+        let found =
+            wait_within(LONG, || place.cards(&stage, &ended).iter().any(|card| over(&card.text)).then_some(()));
         assert!(found.is_some(), "{:#?}", place.cards(&stage, &ended));
     }
     stage.check();
