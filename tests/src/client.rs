@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::wait::PATIENCE;
+use super::wait::PATIENCE;
 
 /// A connection to a daemon.
 #[derive(Debug)]

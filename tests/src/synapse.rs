@@ -2,21 +2,27 @@
 
 use std::{
     fs::{self, File},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::wait::wait_within;
+use super::wait::wait_within;
 
 /// The Python in whose environment Synapse is installed; `cargo xtask` sets it.
 const PYTHON: &str = "GATEKEEPER_SYNAPSE_PYTHON";
-/// Nobody else listens there in a virtual machine; on a host another program may.
-const PORT: u16 = 18_008;
+/// Where `cargo xtask` puts it, below the workspace.
+const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/xtask");
+/// The port of the one server of this process.
+static PORT: OnceLock<u16> = OnceLock::new();
 /// Under emulation its thousands of modules take a while.
 const START: Duration = Duration::from_secs(240);
 /// Longest wait for something that takes several answers.
@@ -40,6 +46,7 @@ impl Synapse {
         let directory = tempfile::Builder::new().prefix("gatekeeper-synapse-").tempdir_in("/run");
         let directory = directory.or_else(|_| tempfile::tempdir()).expect("a directory can be made");
         let path = directory.path().display();
+        let port = Self::address().port();
         // (A signing key, which only other servers would ask for.)
         let key = format!("ed25519 a_test {}\n", "A".repeat(43));
         fs::write(directory.path().join("signing.key"), key).expect("a file can be written");
@@ -57,9 +64,10 @@ enable_registration_without_verification: true
 suppress_key_server_warning: true
 trusted_key_servers: []
 presence: {{ enabled: false }}
+bcrypt_rounds: 4
 database: {{ name: sqlite3, args: {{ database: "{path}/homeserver.db" }} }}
 listeners:
-  - {{ port: {PORT}, bind_addresses: ["127.0.0.1"], type: http, tls: false, resources: [{{ names: [client], compress: false }}] }}
+  - {{ port: {port}, bind_addresses: ["127.0.0.1"], type: http, tls: false, resources: [{{ names: [client], compress: false }}] }}
 rc_message: {{ per_second: 1000, burst_count: 1000 }}
 rc_registration: {{ per_second: 1000, burst_count: 1000 }}
 rc_login: {{ address: {{ per_second: 1000, burst_count: 1000 }}, account: {{ per_second: 1000, burst_count: 1000 }} }}
@@ -71,9 +79,19 @@ rc_login: {{ address: {{ per_second: 1000, burst_count: 1000 }}, account: {{ per
         synapse
     }
 
-    /// Where it is.
+    /// Where it is: a port that was free when it was first asked for.
+    ///
+    /// # Panics
+    /// If loopback cannot be used.
+    pub fn address() -> SocketAddr {
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let port = PORT.get_or_init(|| free().expect("a free port on loopback").port());
+        SocketAddr::from((Ipv4Addr::LOCALHOST, *port))
+    }
+
+    /// The same as a URL.
     pub fn url() -> String {
-        format!("http://127.0.0.1:{PORT}")
+        format!("http://{}", Self::address())
     }
 
     /// What it wrote.
@@ -87,9 +105,8 @@ rc_login: {{ address: {{ per_second: 1000, burst_count: 1000 }}, account: {{ per
     /// If it does not start.
     pub fn resume(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let python = std::env::var_os(PYTHON)
-            .map(PathBuf::from)
-            .unwrap_or_else(|| panic!("{PYTHON} is not set; `cargo xtask test` installs Synapse and sets it"));
+        let python = std::env::var_os(PYTHON).map(PathBuf::from).or_else(installed);
+        let python = python.unwrap_or_else(|| panic!("there is no Synapse; `cargo xtask test` installs it"));
         let messages = File::create(self.directory.path().join("messages")).expect("a file can be made");
         let errors = messages.try_clone().expect("a descriptor can be duplicated");
         let config = self.directory.path().join("homeserver.yaml");
@@ -213,6 +230,20 @@ impl User {
         events
     }
 
+    /// All events of a room, oldest first.
+    pub fn all_events(&self, room: &str) -> Vec<Value> {
+        let mut events = Vec::new();
+        let mut from = String::new();
+        loop {
+            let mut answer = self.call("GET", &format!("rooms/{room}/messages?dir=f&limit=1000{from}"), None);
+            events.extend(answer["chunk"].as_array_mut().map(std::mem::take).unwrap_or_default());
+            match answer["end"].as_str() {
+                Some(end) => from = format!("&from={end}"),
+                None => return events,
+            }
+        }
+    }
+
     /// The cards of a request: messages of the bot's that are no edit and no note.
     pub fn cards(&self, room: &str, request: &str) -> Vec<Value> {
         let is_card = |event: &Value| {
@@ -260,6 +291,14 @@ impl User {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
         path
     }
+}
+
+/// The Python of what `cargo xtask test` has installed.
+fn installed() -> Option<PathBuf> {
+    let places = fs::read_dir(PLACE).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    let mut found: Vec<_> = places.filter(|path| path.join("complete").is_file()).collect();
+    found.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("synapse-")));
+    found.pop().map(|path| path.join("bin/python3"))
 }
 
 /// Waits for something that takes several answers of the server.

@@ -9,7 +9,7 @@ use super::Failure;
 /// For a connection to be made.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// For a whole request, answer included, that does not wait for events.
-pub const REQUEST_TIME: Duration = Duration::from_secs(30);
+pub const REQUEST_TIME: Duration = Duration::from_secs(if cfg!(test) { 8 } else { 30 });
 /// Longest answer that is read, in bytes.
 const MAX_BODY_BYTES: usize = 8 << 20;
 

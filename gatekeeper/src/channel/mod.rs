@@ -25,17 +25,23 @@ pub mod workflows;
 #[cfg(test)]
 #[path = "../../../tests/src/fake_http.rs"]
 #[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
-mod fake_http;
+pub(crate) mod fake_http;
+#[cfg(test)]
+mod pictures;
+#[cfg(test)]
+#[path = "../../../tests/src/slack_fake/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is a library of another package, which uses and offers more of it")]
+pub(crate) mod slack_fake;
 #[cfg(test)]
 mod stand_in;
 #[cfg(test)]
 #[path = "../../../tests/src/teams_fake/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
-mod teams_fake;
+pub(crate) mod teams_fake;
 #[cfg(test)]
 #[path = "../../../tests/src/webhook_fake/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
-mod webhook_fake;
+pub(crate) mod webhook_fake;
 
 use std::{borrow::Cow, future::Future, time::Duration};
 

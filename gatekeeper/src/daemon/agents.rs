@@ -87,7 +87,7 @@ pub fn find_cgroup_root(configured: Option<&Path>) -> Result<PathBuf, CgroupErro
 
 /// The number of an agent, in the kernel side's tables. It follows from the name, so a daemon that starts again finds
 /// the tables of the one before still right.
-fn number_of(name: &str, taken: &BTreeMap<u32, String>) -> u32 {
+pub(super) fn number_of(name: &str, taken: &BTreeMap<u32, String>) -> u32 {
     let hash = Sha256::digest(name);
     let mut number = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
     while number == trial::AGENT || taken.get(&number).is_some_and(|other| other != name) {

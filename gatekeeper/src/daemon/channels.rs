@@ -73,6 +73,8 @@ pub(super) struct Channels {
     know: bool,
     /// Cgroups whose processes end when the request does.
     pub(super) stops: HashMap<RequestId, String>,
+    /// Their thread runs for as long as this is there.
+    _running: Option<oneshot::Sender<()>>,
 }
 
 impl Channels {
@@ -117,6 +119,8 @@ impl Channels {
                 early: Vec::new(),
             });
         }
+        let (running, ended) = oneshot::channel::<()>();
+        channels._running = Some(running);
         thread::Builder::new()
             .name("channels".to_owned())
             .spawn(move || {
@@ -124,8 +128,8 @@ impl Channels {
                 match runtime {
                     Ok(runtime) => runtime.block_on(async {
                         starts.into_iter().for_each(|start| start());
-                        // For as long as the daemon runs.
-                        std::future::pending::<()>().await;
+                        // For as long as the daemon runs: nothing is ever sent.
+                        let _ = ended.await;
                     }),
                     Err(err) => tracing::error!("channels cannot run: {err}"),
                 }

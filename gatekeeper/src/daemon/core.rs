@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    DaemonError, Event, Options, SCRIPT_SECONDS,
+    DaemonError, Event, Kernel, KernelEvents, Options, SCRIPT_SECONDS,
     agents::Agents,
     channels::Channels,
     grants::GrantDesk,
@@ -30,7 +30,7 @@ use crate::{
         protocol::{CallError, ErrorCode, ErrorNote},
         server::Answer,
     },
-    kernel::{self, Kernel, KernelError, Matchers, events},
+    kernel::{self, KernelError, Matchers, events},
     policy::tables,
     provenance::{Log, Record},
     request::{self, Request, RequestId},
@@ -132,7 +132,7 @@ impl Daemon {
     }
 
     /// Takes everything that the kernel side has written.
-    pub(super) fn drain(&mut self, ring: &mut kernel::Events) {
+    pub(super) fn drain(&mut self, ring: &mut KernelEvents) {
         let now = self.now();
         while let Some(event) = ring.take() {
             match event {

@@ -7,6 +7,8 @@ mod acts;
 mod agents;
 mod calls;
 mod channels;
+#[cfg(test)]
+mod conformance;
 mod core;
 mod grants;
 mod judge;
@@ -22,6 +24,10 @@ pub use channels::{public_key, try_channel};
 pub use judge::user_id;
 pub use start::run;
 
+#[cfg(test)]
+use crate::kernel::stand_in::{Events as KernelEvents, Kernel};
+#[cfg(not(test))]
+use crate::kernel::{Events as KernelEvents, Kernel};
 use crate::{broker, channel, config, control::server, kernel, provenance, request::Context};
 
 /// What `gatekeeper daemon` was told.

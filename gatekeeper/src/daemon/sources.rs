@@ -22,12 +22,13 @@ use tokio::{
     sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender},
 };
 
+use super::KernelEvents;
 use super::{DaemonError, Event};
 use crate::{control::server, kernel};
 
 /// Everything that the loop waits for.
 pub(super) struct Sources {
-    ring: AsyncFd<kernel::Events>,
+    ring: AsyncFd<KernelEvents>,
     events: UnboundedReceiver<Event>,
     calls: Receiver<server::Incoming>,
     refused: Receiver<server::Refused>,
@@ -39,7 +40,7 @@ impl Sources {
     /// # Errors
     /// The ring buffer cannot be watched.
     pub(super) fn new(
-        ring: kernel::Events,
+        ring: KernelEvents,
         events: UnboundedReceiver<Event>,
         calls: Receiver<server::Incoming>,
         refused: Receiver<server::Refused>,
@@ -49,7 +50,7 @@ impl Sources {
     }
 
     /// The kernel side's records.
-    pub(super) fn ring(&mut self) -> &mut kernel::Events {
+    pub(super) fn ring(&mut self) -> &mut KernelEvents {
         self.ring.get_mut()
     }
 

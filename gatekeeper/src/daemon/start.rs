@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    DaemonError, Event, Options, agents,
+    DaemonError, Event, Kernel, KernelEvents, Options, agents,
     agents::Agents,
     channels::Channels,
     core::{Daemon, chain},
@@ -30,7 +30,7 @@ use crate::{
         accounts::Accounts,
         server::{self, Outlets, Server},
     },
-    kernel::{self, Kernel, Start, trial},
+    kernel::{self, Start, trial},
     provenance::{Log, Opened, Record},
 };
 
@@ -45,7 +45,7 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|err| DaemonError::System("start the runtime", err))?;
-    let result = runtime.block_on(serve(options));
+    let result = check_pid_namespace().and_then(|()| runtime.block_on(serve(options)));
     // A thread may be stuck in a file that an agent controls.
     runtime.shutdown_background();
     result
@@ -64,8 +64,8 @@ fn check_pid_namespace() -> Result<(), DaemonError> {
     if namespace.as_os_str() == "pid:[4026531836]" { Ok(()) } else { Err(DaemonError::PidNamespace) }
 }
 
-async fn serve(options: Options) -> Result<(), DaemonError> {
-    check_pid_namespace()?;
+/// Runs the daemon within a runtime. Dropping this is as if the process was killed.
+pub(super) async fn serve(options: Options) -> Result<(), DaemonError> {
     let (config, warnings) = Config::load(&options.config, &judge::user_id)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -292,7 +292,7 @@ fn tell_systemd(daemon: &Daemon) {
 }
 
 /// Stops without letting go of anything: what waits goes on waiting, and the next daemon takes it over.
-fn finish(mut daemon: Daemon, ring: &mut kernel::Events, reason: &str) {
+fn finish(mut daemon: Daemon, ring: &mut KernelEvents, reason: &str) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     if !daemon.stopping {
         daemon.drain(ring);

@@ -7,6 +7,8 @@ pub mod btf;
 pub mod events;
 mod load;
 pub mod probe;
+#[cfg(test)]
+pub(crate) mod stand_in;
 pub mod trial;
 
 use std::{

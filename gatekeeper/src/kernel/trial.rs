@@ -48,7 +48,7 @@ pub enum TrialError {
 }
 
 /// What a trial needs of the kernel side's maps.
-trait Maps {
+pub(crate) trait Maps {
     fn held(&mut self, pid: u32) -> Result<Option<(TaskKey, Hold)>, KernelError>;
     fn deny(&mut self, key: VerdictKey, verdict: Verdict) -> Result<(), KernelError>;
     fn nonce(&self) -> u64;
@@ -74,7 +74,7 @@ pub fn make_cgroup(cgroup_root: &Path) -> Result<(), TrialError> {
 }
 
 /// Tries whether the running kernel side enforces. The trial's cgroup is enrolled already.
-pub fn run(kernel: &mut Kernel, cgroup_root: &Path, directory: &Path) -> Result<(), TrialError> {
+pub(crate) fn run(kernel: &mut impl Maps, cgroup_root: &Path, directory: &Path) -> Result<(), TrialError> {
     run_with(kernel, cgroup_root, directory)
 }
 

@@ -27,7 +27,7 @@ pub const APP_ID: &str = "11111111-2222-3333-4444-555555555555";
 /// The tenant.
 pub const TENANT: &str = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee";
 /// The bot's secret.
-pub const SECRET: &str = "s3cret~& for+tests";
+pub const SECRET: &str = "s3cret~&for+tests";
 /// The channel of a team that the bot is in.
 pub const CONVERSATION: &str = "19:abcdef@thread.tacv2";
 
@@ -76,6 +76,8 @@ struct State {
     lookups: usize,
     /// In the order of posts: conversation, id, what is shown.
     messages: Vec<(String, String, Value)>,
+    /// What messages showed before, by their ids, the latest last.
+    earlier: Vec<(String, Value)>,
     calls: usize,
     replies: VecDeque<Reply>,
     faults: Vec<String>,
@@ -162,7 +164,7 @@ impl TeamsFake {
         locked(&self.state).faults.clone()
     }
 
-    /// The activity of a click on a message's button. None without that button.
+    /// The activity of a click on a button that a message has, or had. None if it never had one.
     pub fn click(&self, person: &Person, message: &str, verb: &str, reason: &str) -> Option<Value> {
         let data = self.button(message, verb, reason)?;
         let action = json!({ "type": "Action.Execute", "verb": verb, "data": data });
@@ -202,12 +204,15 @@ impl TeamsFake {
         send(bot, &call)
     }
 
-    /// What a button carries, with what was typed beside it.
+    /// What a button carries, with what was typed beside it. The button may be gone: people may still see it.
     fn button(&self, message: &str, verb: &str, reason: &str) -> Option<Value> {
         let state = locked(&self.state);
-        let (_, _, shown) = state.messages.iter().find(|(_, id, _)| id == message)?;
-        let actions = shown["attachments"][0]["content"]["actions"].as_array()?;
-        let mut data = actions.iter().find(|action| action["verb"] == verb)?["data"].clone();
+        let now = state.messages.iter().filter(|(_, id, _)| id == message).map(|(_, _, shown)| shown);
+        let before = state.earlier.iter().rev().filter(|(id, _)| id == message).map(|(_, shown)| shown);
+        let mut actions =
+            now.chain(before).filter_map(|shown| shown["attachments"][0]["content"]["actions"].as_array());
+        let find = |actions: &Vec<Value>| actions.iter().find(|action| action["verb"] == verb).cloned();
+        let mut data = actions.find_map(find)?["data"].take();
         data["reason"] = json!(reason);
         Some(data)
     }
@@ -330,7 +335,8 @@ fn connector(state: &mut State, call: &Call, conversation: &str, rest: &[&str]) 
             };
             match rules::check(&call.body, &body) {
                 Ok(()) => {
-                    state.messages[at].2 = body;
+                    let before = std::mem::replace(&mut state.messages[at].2, body);
+                    state.earlier.push(((*id).to_owned(), before));
                     Reply::new(200, json!({ "id": id }).to_string())
                 }
                 Err(fault) => error(400, "BadSyntax", &fault),

@@ -5,3 +5,5 @@ mod desk;
 mod matrix;
 mod slack;
 mod stage;
+mod teams;
+mod webhook;

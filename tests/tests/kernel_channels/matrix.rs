@@ -3,15 +3,11 @@
 use std::{
     process::Stdio,
     sync::{Mutex, OnceLock},
-    time::Duration,
 };
 
-use gatekeeper_tests::{Daemon, Synapse, synapse::User, wait::wait_within, wait_until};
+use gatekeeper_tests::{Daemon, Synapse, synapse::User, wait_until};
 
 use crate::stage::{self, BASE, Tool, id, records};
-
-/// Longer than the longest pause between two attempts to reach a server that was away.
-const AFTER_OUTAGE: Duration = Duration::from_secs(120);
 
 /// The server and the people; one for all tests, since it takes long to start.
 struct Place {
@@ -159,30 +155,6 @@ fn who_is_no_reviewer_decides_nothing() {
 }
 
 #[test]
-fn two_people_are_two_people() {
-    let place = place();
-    let mut daemon = place.daemon("reviewers = \"2 of ops\"\nescalate = [\"2 of anyone\"]");
-    let mut tool = Tool::start(&daemon);
-    let request = daemon.request_of(tool.pid());
-    let card = place.first.wait_for_card(&place.room, id(&request));
-    let reaction = place.first.react(&place.room, &card, "✅");
-    wait_until("the vote counts", || (daemon.show(id(&request))["votes"].as_array()?.len() == 1).then_some(()));
-    place.first.wait_for_text(&place.room, id(&request), "approved by");
-    // The same person once more, by a second reaction and by word.
-    place.first.redact(&place.room, &reaction);
-    place.first.react(&place.room, &card, "✅");
-    place.first.wait_for_note(&place.room, "before; somebody else has to, too");
-    assert_eq!(daemon.show(id(&request))["state"], "pending");
-    daemon.restart();
-    wait_until("the vote is known again", || (daemon.show(id(&request))["votes"].as_array()?.len() == 1).then_some(()));
-    place.second.react(&place.room, &card, "✅");
-    daemon.wait_for_state(&request, "released");
-    assert_eq!(tool.code(), Some(0));
-    assert_eq!(place.first.cards(&place.room, id(&request)).len(), 1, "one card, restart or not");
-    daemon.detach();
-}
-
-#[test]
 fn what_was_decided_while_no_daemon_ran_counts() {
     let place = place();
     let mut daemon = place.daemon("");
@@ -199,30 +171,6 @@ fn what_was_decided_while_no_daemon_ran_counts() {
     assert_eq!(tools[0].code(), Some(0));
     place.first.wait_for_text(&place.room, id(&requests[0]), "approved by first through room");
     place.first.wait_for_text(&place.room, id(&requests[1]), "ended while gatekeeper did not run");
-    daemon.detach();
-}
-
-#[test]
-fn an_outage_delays_cards_and_loses_none() {
-    let mut place = place();
-    let mut daemon = place.daemon("reviewers = \"anyone\"\ndanger_self_review = true");
-    place.synapse.stop();
-    wait_until("the status tells of the outage", || {
-        daemon.status()["channels"][0]["problem"].is_string().then_some(())
-    });
-    let mut tools = [Tool::start(&daemon), Tool::start(&daemon)];
-    let requests = [0, 1].map(|at: usize| daemon.request_of(tools[at].pid()));
-    // The command line decides all the while.
-    assert_eq!(daemon.approve(&requests[0])["state"], "released");
-    assert_eq!(tools[0].code(), Some(0));
-    place.synapse.resume();
-    let card = place.first.wait_for_card(&place.room, id(&requests[1]));
-    place.first.react(&place.room, &card, "❌");
-    // Who listens may be in a pause still.
-    let denied = wait_within(AFTER_OUTAGE, || (daemon.show(id(&requests[1]))["state"] == "denied").then_some(()));
-    assert_eq!((denied, tools[1].code()), (Some(()), Some(126)));
-    assert!(place.first.cards(&place.room, id(&requests[0])).is_empty(), "nobody need see what is over");
-    wait_until("the status is well again", || daemon.status()["channels"][0]["problem"].is_null().then_some(()));
     daemon.detach();
 }
 

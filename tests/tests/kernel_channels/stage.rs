@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     process::{Child, Command, Stdio},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use gatekeeper_tests::{Daemon, wait_until};
@@ -64,6 +65,11 @@ impl Drop for Tool {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The time in seconds since the epoch.
+pub(crate) fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 pub(crate) fn id(request: &Value) -> &str {

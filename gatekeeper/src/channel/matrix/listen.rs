@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long the server keeps a request waiting when nothing happens.
-const POLL: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 /// Events of one answer; more are fetched when there are more.
 const TIMELINE: u32 = 100;
 /// First pause after a failure, and the longest.

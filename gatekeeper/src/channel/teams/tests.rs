@@ -9,7 +9,7 @@ use crate::{
         Act, Standing, Verb,
         card::LABEL_COLUMNS,
         fake_http::Reply,
-        stand_in::{self, HOSTILE, START_MS, StandIn, StoppedClock, beside, card, card_with, ended},
+        stand_in::{self, START_MS, StandIn, StoppedClock, beside, card, card_with, ended},
         teams_fake::{APP_ID, CONVERSATION, Person, SECRET, TENANT, TeamsFake, TokenSpec, published},
     },
     request::RequestId,
@@ -130,21 +130,6 @@ async fn a_card_that_had_to_be_shortened_says_so_and_has_no_button_to_approve() 
 }
 
 #[tokio::test]
-async fn hostile_text_shows_as_it_is() {
-    let (teams, fake, _) = teams();
-    let hostile = card_with(&HOSTILE);
-    teams.post(&hostile, "h").await.unwrap();
-    // The fake refuses text anywhere but in runs, and runs with characters that hide.
-    assert_eq!(fake.faults(), [""; 0]);
-    let (_, _, shown) = &fake.messages()[0];
-    let text = text_of(shown).replace("{\\x7b", "{{");
-    for line in &hostile.lines {
-        assert!(text.contains(&line.text), "{}", line.text);
-    }
-    assert_eq!(verbs_of(shown), ["approve", "deny", "stop", "escalate", "extend"]);
-}
-
-#[tokio::test]
 async fn every_answer_has_its_meaning() {
     let (teams, fake, _) = teams();
     fake.answer_next(Reply::new(429, "").with("Retry-After", "3"));
@@ -169,22 +154,6 @@ async fn every_answer_has_its_meaning() {
     drop(fake);
     let failure = teams.post(&card(1), "1").await;
     assert!(matches!(failure, Err(Failure::Outage(_))), "{failure:?}");
-}
-
-#[tokio::test]
-async fn a_hundred_posts_get_through_limits() {
-    let (teams, fake, _) = teams();
-    for number in 0..100 {
-        if number % 10 == 0 {
-            fake.answer_next(Reply::new(429, "").with("Retry-After", "1"));
-        }
-        let once = format!("{number}/0");
-        // The pauses are the caller's.
-        while let Err(failure) = teams.post(&card(number), &once).await {
-            assert_eq!(failure, Failure::Limited(Duration::from_secs(1)));
-        }
-    }
-    assert_eq!((fake.messages().len(), fake.counts().0, fake.faults()), (100, 1, vec![]));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::{
     channel::{
         Account, Standing, Verb,
         fake_http::{Call, Reply, send},
-        stand_in::{self, HOSTILE, START_MS, StandIn, StoppedClock, beside, card, card_with, ended},
+        stand_in::{self, START_MS, StandIn, StoppedClock, beside, card, card_with, ended},
         webhook_fake::WebhookFake,
     },
     request::RequestId,
@@ -112,19 +112,6 @@ async fn a_card_that_had_to_be_shortened_says_so_and_cannot_be_approved_by_it() 
 }
 
 #[tokio::test]
-async fn hostile_text_stays_text() {
-    let (webhook, fake, _) = webhook();
-    let hostile = card_with(&HOSTILE);
-    webhook.post(&hostile, "h").await.unwrap();
-    let data = &fake.events()[0].payload["data"];
-    let lines: Vec<&str> =
-        data["lines"].as_array().unwrap().iter().map(|line| line["text"].as_str().unwrap()).collect();
-    let expected: Vec<&str> = hostile.lines.iter().map(|line| line.text.as_str()).collect();
-    assert_eq!(lines, expected);
-    assert!(!lines.concat().contains(['\u{202e}', '\u{200b}', '\n', '\x1b']));
-}
-
-#[tokio::test]
 async fn every_answer_has_its_meaning() {
     let (webhook, fake, _) = webhook();
     let limited = |seconds| Err(Failure::Limited(Duration::from_secs(seconds)));
@@ -164,22 +151,6 @@ async fn an_outage_tells_no_address() {
     drop(fake);
     let Err(Failure::Outage(text)) = webhook.post(&card(1), "1").await else { panic!("no outage") };
     assert!(!text.contains("/hook"), "{text}");
-}
-
-#[tokio::test]
-async fn a_hundred_posts_get_through_a_receiver_that_limits() {
-    let (webhook, fake, _) = webhook();
-    for number in 0..100 {
-        if number % 10 == 0 {
-            fake.answer_next(Reply::new(429, "").with("Retry-After", "1"));
-        }
-        let once = format!("{number}/0");
-        // The pauses are the caller's.
-        while let Err(failure) = webhook.post(&card(number), &once).await {
-            assert_eq!(failure, Failure::Limited(Duration::from_secs(1)));
-        }
-    }
-    assert_eq!((fake.events().len(), fake.repeated(), fake.faults()), (100, 0, vec![]));
 }
 
 /// A channel that takes decisions, and a reviewer.

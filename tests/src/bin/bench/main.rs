@@ -2,9 +2,10 @@
 //!
 //! Runs as root in the machine of `cargo xtask bench`, whose clock counts instructions. One boot sees all arms, there
 //! and back: bare, empty programs, gatekeeper, gatekeeper, empty programs, bare. So what drifts meets all arms alike.
-//! The method and its blind spots are in `docs/performance.md`.
+//! The method and its blind spots are in `docs/performance.md`. `latency` runs in another machine, by its clock.
 
 mod arms;
+mod latency;
 mod measure;
 mod profile;
 mod report;
@@ -45,6 +46,8 @@ enum Child {
     /// Measure one operation, in a process of its own.
     #[command(hide = true)]
     Measure(Task),
+    /// Measure how long people wait for a card, and the held action for a click; in a machine of its own.
+    Latency(latency::Flags),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     let result = match &flags.child {
         Some(Child::Measure(task)) => measure::run(task).map(|()| true),
+        Some(Child::Latency(flags)) => latency::run(flags),
         None => bench(&flags.bench),
     };
     match result {

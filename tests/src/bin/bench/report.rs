@@ -200,7 +200,7 @@ impl Report {
 }
 
 fn row_json(row: &Row) -> Value {
-    let Summary { least, median, p90, samples } = row.summary;
+    let Summary { least, median, p90, samples, .. } = row.summary;
     let mut value = json!({
         "operation": row.operation.name(),
         "arm": row.arm.key(),

@@ -3,13 +3,14 @@
 /// Resamplings per interval.
 const RESAMPLES: usize = 500;
 
-/// What is told of many samples of one thing, in instructions.
+/// What is told of many samples of one thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) least: u64,
     pub(crate) median: u64,
     /// 90 of 100 samples are not above it.
     pub(crate) p90: u64,
+    pub(crate) most: u64,
     pub(crate) samples: usize,
 }
 
@@ -18,9 +19,9 @@ impl Summary {
     pub(crate) fn of(samples: &[u64]) -> Option<Self> {
         let mut sorted = samples.to_vec();
         sorted.sort_unstable();
-        let least = *sorted.first()?;
+        let (least, most) = (*sorted.first()?, *sorted.last()?);
         let at = |tenths: usize| sorted[(sorted.len() - 1) * tenths / 10];
-        Some(Self { least, median: at(5), p90: at(9), samples: sorted.len() })
+        Some(Self { least, median: at(5), p90: at(9), most, samples: sorted.len() })
     }
 }
 
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn a_summary_has_order() {
         let samples: Vec<u64> = (0..=100).rev().collect();
-        assert_eq!(Summary::of(&samples), Some(Summary { least: 0, median: 50, p90: 90, samples: 101 }));
+        assert_eq!(Summary::of(&samples), Some(Summary { least: 0, median: 50, p90: 90, most: 100, samples: 101 }));
         assert_eq!(Summary::of(&[]), None);
     }
 

@@ -84,24 +84,6 @@ async fn a_window_that_does_not_open_decides_nothing_and_is_told() {
 }
 
 #[tokio::test]
-async fn a_click_that_is_delivered_twice_counts_once() {
-    let bench = Bench::new().await;
-    let mut ear = bench.listen().await;
-    posted(&bench, &card(1, "x")).await;
-    bench.command(&json!({ "do": "duplicate", "times": 1 }));
-    bench.command(&json!({ "do": "click", "user": "U1", "action": "approve" }));
-    bench.command(&json!({ "do": "click", "user": "U1", "action": "escalate" }));
-    // Both are open, in whichever order.
-    let (first, second) = (ear.act().await, ear.act().await);
-    let mut verbs = [first.0.verb.word(), second.0.verb.word()];
-    verbs.sort_unstable();
-    assert_eq!(verbs, ["approve", "escalate"]);
-    bench.command(&json!({ "do": "click", "user": "U1", "action": "extend" }));
-    assert_eq!(ear.act().await.0.verb, Verb::Extend, "no copy came in between");
-    assert_ne!(first.0.evidence.event, second.0.evidence.event);
-}
-
-#[tokio::test]
 async fn a_stale_click_is_handed_over_with_what_was_clicked() {
     let bench = Bench::new().await;
     let mut ear = bench.listen().await;
@@ -220,20 +202,5 @@ async fn a_standing_is_not_remembered_for_long() {
         bench.command(&json!({ "do": "user", "id": "U1", "kind": kind }));
         bench.command(&json!({ "do": "click", "user": "U1", "action": "approve" }));
         assert_eq!(ear.act().await.0.account.standing, standing);
-    }
-}
-
-#[tokio::test]
-async fn a_clock_that_is_wrong_changes_nothing() {
-    for seconds in [-86_400, 86_400] {
-        let bench = Bench::new().await;
-        bench.command(&json!({ "do": "skew", "seconds": seconds }));
-        let mut ear = bench.listen().await;
-        let card = card(1, "x");
-        let message = posted(&bench, &card).await;
-        bench.command(&json!({ "do": "click", "user": "U1", "action": "approve" }));
-        assert_eq!(ear.act().await.0.evidence.message.as_ref(), Some(&message));
-        bench.slack.edit(&message, &ended(&card)).await.unwrap();
-        assert_eq!(bench.restarted().post(&card, &card.request.to_string()).await.unwrap(), message);
     }
 }

@@ -1,9 +1,6 @@
 //! The channel against the fake of Slack, which is strict about what Slack documents.
 
 mod acts;
-#[path = "../../../../../tests/src/slack_fake/mod.rs"]
-#[allow(dead_code, unreachable_pub, reason = "it is a library of another package, which uses and offers more of it")]
-mod fake;
 mod posts;
 mod sockets;
 
@@ -16,11 +13,15 @@ use tokio::{
     time,
 };
 
-use self::fake::{Fake, state};
 use super::{Settings, Slack, Times};
 use crate::{
     action::Target,
-    channel::{Act, Answer, Channel as _, Event, Failure, Inbox, Verb, card::Card, secret::Secret},
+    channel::{
+        Act, Answer, Channel as _, Event, Failure, Inbox, Verb,
+        card::Card,
+        secret::Secret,
+        slack_fake::{self as fake, Fake, state},
+    },
     control::samples,
     text::Text,
 };
