@@ -151,7 +151,6 @@ impl Kernel {
         Ok(())
     }
 
-
     pub(crate) fn holds(&self) -> Result<Vec<(TaskKey, Hold)>, KernelError> {
         Ok(self.maps.state().holds.iter().map(|(key, (hold, _))| (*key, *hold)).collect())
     }

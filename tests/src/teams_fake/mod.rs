@@ -209,7 +209,8 @@ impl TeamsFake {
         let state = locked(&self.state);
         let now = state.messages.iter().filter(|(_, id, _)| id == message).map(|(_, _, shown)| shown);
         let before = state.earlier.iter().rev().filter(|(id, _)| id == message).map(|(_, shown)| shown);
-        let mut actions = now.chain(before).filter_map(|shown| shown["attachments"][0]["content"]["actions"].as_array());
+        let mut actions =
+            now.chain(before).filter_map(|shown| shown["attachments"][0]["content"]["actions"].as_array());
         let find = |actions: &Vec<Value>| actions.iter().find(|action| action["verb"] == verb).cloned();
         let mut data = actions.find_map(find)?["data"].take();
         data["reason"] = json!(reason);

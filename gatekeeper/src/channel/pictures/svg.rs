@@ -146,9 +146,7 @@ fn escaped(text: &str) -> String {
 #[test]
 fn long_lines_go_on_below() {
     let line = [("abc".to_owned(), Style::Bold), ("defg".to_owned(), Style::Plain)];
-    let expected = [
-        vec![("abc".to_owned(), Style::Bold), ("d".to_owned(), Style::Plain)],
-        vec![("efg".to_owned(), Style::Plain)],
-    ];
+    let expected =
+        [vec![("abc".to_owned(), Style::Bold), ("d".to_owned(), Style::Plain)], vec![("efg".to_owned(), Style::Plain)]];
     assert_eq!(wrap(&line, 4), expected);
 }

@@ -202,8 +202,7 @@ pub(super) fn restart_while_pending<S: Stage>() {
     assert_eq!(place.cards(&stage, &waiting).len(), 1, "one card, restart or not");
     if S::NAME != "cli" {
         let over = |text: &str| text.contains("ended while gatekeeper did not run") || text.contains("withdrawn");
-        let found =
-            wait_within(LONG, || place.cards(&stage, &ended).iter().any(|card| over(&card.text)).then_some(()));
+        let found = wait_within(LONG, || place.cards(&stage, &ended).iter().any(|card| over(&card.text)).then_some(()));
         assert!(found.is_some(), "{:#?}", place.cards(&stage, &ended));
     }
     stage.check();

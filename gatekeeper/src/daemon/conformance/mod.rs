@@ -215,7 +215,9 @@ fn the_guide_says_what_is_not_tried() {
         ("webhook", webhook::PLAN),
     ];
     let untried = plans.iter().flat_map(|(channel, plan)| {
-        plan.untried().into_iter().map(move |(case, reason)| format!("| {channel} | {} | {reason} |", case.replace('_', " ")))
+        plan.untried()
+            .into_iter()
+            .map(move |(case, reason)| format!("| {channel} | {} | {reason} |", case.replace('_', " ")))
     });
     let guide = include_str!("../../../../docs/REVIEWERS.md");
     let told = guide.lines().skip_while(|line| *line != "| channel | case | why not |").skip(2);

@@ -187,9 +187,7 @@ verdict = "ask"
             fs::create_dir(&runs).unwrap();
             // The daemon watches what it takes for an agent's cgroup.
             fs::create_dir(self.path("cgroup/news")).unwrap();
-            wait_until("this process is no agent any more", || {
-                self.client().try_call(json!("status"))?.ok().map(drop)
-            });
+            wait_until("this process is no agent any more", || self.client().try_call(json!("status"))?.ok().map(drop));
         }
     }
 
@@ -343,7 +341,8 @@ fn group() -> String {
 }
 
 fn held(hold: u64, arguments: &[&str]) -> Held {
-    let (pid, parent) = (std::process::id(), rustix::process::getppid().map_or(1, |pid| pid.as_raw_pid().cast_unsigned()));
+    let (pid, parent) =
+        (std::process::id(), rustix::process::getppid().map_or(1, |pid| pid.as_raw_pid().cast_unsigned()));
     let args = [&["deploy"], arguments].concat().into_iter().map(Text::from).collect();
     let called = Text::from(PROGRAM);
     Held {
@@ -369,7 +368,14 @@ fn held(hold: u64, arguments: &[&str]) -> Held {
             agent: String::new(),
             uid: 1_000,
             gid: 1_000,
-            target: Target::Program { path: Text::from(PROGRAM), called, args, env: Vec::new(), interpreter: false, cwd: None },
+            target: Target::Program {
+                path: Text::from(PROGRAM),
+                called,
+                args,
+                env: Vec::new(),
+                interpreter: false,
+                cwd: None,
+            },
             object: None,
             foreign_mount: false,
             digest: format!("{hold:032x}"),

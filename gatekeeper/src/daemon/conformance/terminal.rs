@@ -3,13 +3,7 @@
 //! A person is a user of this host. As tests cannot be several, the configuration says which person this user is each time
 //! that somebody acts.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    io::Write as _,
-    os::unix::net::UnixStream,
-    path::Path,
-};
+use std::{cell::RefCell, collections::HashMap, io::Write as _, os::unix::net::UnixStream, path::Path};
 
 use serde_json::{Value, json};
 

@@ -86,7 +86,8 @@ pub(crate) fn run(flags: &Flags) -> Result<bool> {
                 "samples": samples, "limit": row.goal, "met": row.met(),
             })
         };
-        let report = json!({ "unit": "microseconds", "kernel": kernel, "rows": rows.iter().map(of).collect::<Vec<_>>() });
+        let report =
+            json!({ "unit": "microseconds", "kernel": kernel, "rows": rows.iter().map(of).collect::<Vec<_>>() });
         crate::println(&serde_json::to_string_pretty(&report).context("the report has no JSON form")?)?;
     } else {
         crate::println(&text(&rows, &kernel))?;
