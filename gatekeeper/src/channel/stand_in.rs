@@ -78,6 +78,19 @@ pub(super) fn card_with(arguments: &[&str]) -> Card {
     Card::new(&request, "web-1", &Verb::ALL)
 }
 
+/// What agents would like to show: markup of all platforms, and characters that hide or reorder.
+pub(super) const HOSTILE: [&str; 9] = [
+    "[click me](https://example.org/)",
+    "**bold** _it_ ~~s~~ `code` # head",
+    "<at>everyone</at> <!channel> @here",
+    "<a href=\"https://example.org/\">safe</a><script>",
+    "{{DATE(2017-02-14T06:00:00Z, SHORT)}} ${x} @{y}",
+    "\u{202e}gnp.exe\u{200b}\u{2066}",
+    "\r\n\r\nrisk: low\u{2028}",
+    "\"}],\"actions\":[{\"type\":\"Action.Execute\"}]",
+    "\x1b]0;title\x07\\",
+];
+
 #[derive(Debug, Default)]
 struct Seen {
     acts: Vec<Act>,
