@@ -50,6 +50,8 @@ pub(crate) fn run(checkout: &Checkout, flags: &TestFlags) -> Result<u8> {
     if !flags.skip_host {
         let mut cargo = command::cargo(checkout);
         cargo.arg("test").arg("--no-fail-fast");
+        // The channels are tried on this machine, one of them with a real server.
+        cargo.env(setup::synapse::VARIABLE, &synapse);
         summary.add(run_on_host(cargo, "units", flags)?);
         // The same profile as the scenarios: the harness is built once.
         let mut cargo = command::cargo(checkout);

@@ -173,7 +173,7 @@ fn matrix_parts(html: &str, reactions: Vec<String>) -> Vec<Part> {
     let mut parts = Vec::new();
     for line in html.split("<br>") {
         let mut spans = Vec::new();
-        let mut style = Style::Plain;
+        let mut style = Style::Faint;
         let mut rest = line;
         while !rest.is_empty() {
             let (text, after) = rest.split_once('<').unwrap_or((rest, ""));
@@ -182,7 +182,11 @@ fn matrix_parts(html: &str, reactions: Vec<String>) -> Vec<Part> {
                 spans.push((text, style));
             }
             let (element, after) = after.split_once('>').unwrap_or_default();
-            style = if element == "b" { Style::Bold } else { Style::Plain };
+            style = match element {
+                "b" => Style::Bold,
+                "code" => Style::Plain,
+                _ => Style::Faint,
+            };
             rest = after;
         }
         parts.push(Part::Text(spans));

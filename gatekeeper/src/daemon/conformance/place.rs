@@ -25,7 +25,7 @@ use crate::{
     clock::{Clock as _, SystemClock},
     daemon::{DaemonError, Options, agents, start},
     kernel::{events::Held, stand_in},
-    provenance::Reader,
+    provenance::{self, Reader},
     text::Text,
 };
 
@@ -129,6 +129,15 @@ verdict = "ask"
     /// Starts the daemon, and waits until it answers.
     pub(super) fn begin(&self) {
         self.write(&(self.people)());
+        // A program that another case is about to run may have the lock of the log for a moment more.
+        wait_until("the log is free", || match self.try_begin() {
+            Err(DaemonError::Log(provenance::Error::InUse { .. })) => None,
+            Err(error) => panic!("the daemon does not start: {error:?}"),
+            Ok(running) => Some(self.running.replace(Some(running))),
+        });
+    }
+
+    fn try_begin(&self) -> Result<Running, DaemonError> {
         let config = self.path("gatekeeper.toml");
         let (kill, killed) = oneshot::channel();
         let thread = thread::spawn(move || {
@@ -150,9 +159,9 @@ verdict = "ask"
             Client::connect(&self.path("run/control.sock"))?.try_call(json!("status"))?.ok().map(drop)
         });
         if thread.is_finished() {
-            panic!("the daemon does not start: {:?}", thread.join());
+            return Err(thread.join().unwrap().expect_err("nobody ended it"));
         }
-        self.running.replace(Some(Running { kill, thread }));
+        Ok(Running { kill, thread })
     }
 
     /// Ends the daemon as if it was killed: what waits goes on waiting.
