@@ -24,9 +24,9 @@ pub enum ScriptFact {
     Script {
         /// SHA-256 of its content, hexadecimal.
         sha256: String,
-        /// Resolved path of its interpreter.
+        /// Its interpreter, as its first line names it.
         interpreter: Text,
-        /// The interpreter's file, with size and time of change.
+        /// The file which that name means to the task, with size and time of change.
         file: Object,
     },
     /// It could not be told.
@@ -220,12 +220,12 @@ mod tests {
             script("a", "/bin/bash", 1),
             script("a", "/bin/sh", 2),
         ];
-        let mut hashes: BTreeSet<_> = scripts.iter().map(|fact| fingerprint(&task, &action, 0, fact, &view())).collect();
+        let mut hashes: BTreeSet<_> =
+            scripts.iter().map(|fact| fingerprint(&task, &action, 0, fact, &view())).collect();
         hashes.insert(fingerprint(&task, &action, 1, &ScriptFact::None, &view()));
-        for other in [
-            View { mount_namespace: Text::from("mnt:[2]"), ..view() },
-            View { root: Text::from("/jail"), ..view() },
-        ] {
+        for other in
+            [View { mount_namespace: Text::from("mnt:[2]"), ..view() }, View { root: Text::from("/jail"), ..view() }]
+        {
             hashes.insert(fingerprint(&task, &action, 0, &ScriptFact::None, &other));
         }
         assert_eq!(hashes.len(), scripts.len() + 3);

@@ -138,11 +138,7 @@ impl Grants {
     }
 
     /// Ends those whose time is over and those for which `why` says so. Returns them with the reason.
-    pub fn end(
-        &mut self,
-        now_ns: u64,
-        mut why: impl FnMut(&Grant) -> Option<GrantEnd>,
-    ) -> Vec<(Grant, GrantEnd)> {
+    pub fn end(&mut self, now_ns: u64, mut why: impl FnMut(&Grant) -> Option<GrantEnd>) -> Vec<(Grant, GrantEnd)> {
         let mut ended = Vec::new();
         self.live.retain(|Live { grant, .. }| {
             let is_over = grant.expires_ns.is_some_and(|expires_ns| now_ns >= expires_ns);

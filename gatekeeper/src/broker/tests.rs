@@ -313,7 +313,12 @@ fn says(hold: u64, name: &str, groups: &[&str], effect: Act) -> Input {
     let by =
         Decider::Reviewer { name: name.to_owned(), channel: "cli".to_owned(), account: "1".to_owned(), evidence: None };
     let groups = groups.iter().map(ToString::to_string).collect();
-    Input::Decide { reply_to: 9, id: id(hold), decision: Decision { effect, by, reason: None, grant: None, at_ms: 1 }, groups }
+    Input::Decide {
+        reply_to: 9,
+        id: id(hold),
+        decision: Decision { effect, by, reason: None, grant: None, at_ms: 1 },
+        groups,
+    }
 }
 
 #[test]

@@ -50,7 +50,8 @@ pub(super) fn revoke(arguments: RevokeArguments, terminal: &mut Terminal) -> Res
 
 fn line(grant: &GrantReport) -> String {
     let GrantReport { id, rule, agent, run, action, length, given_at_ms: _, left_ms, by, used } = grant;
-    let left = left_ms.map_or_else(|| "as long as the run".to_owned(), |left_ms| format!("{} left", time::left(left_ms, 0)));
+    let left =
+        left_ms.map_or_else(|| "as long as the run".to_owned(), |left_ms| format!("{} left", time::left(left_ms, 0)));
     let (rule, agent, by) = (card::safe(rule), card::safe(agent), card::safe(&by.join(" and ")));
     let action = card::safe(action);
     format!("{id}  {length}, {left}  used {used} times  by {by}  {agent} in {run}  {rule}  {action}")

@@ -17,6 +17,7 @@ mod review;
 mod run;
 mod show;
 mod status;
+mod why;
 mod wrap;
 
 use std::path::PathBuf;
@@ -63,6 +64,8 @@ enum Command {
     Approve(decide::ApproveArguments),
     /// Make the action of a request fail
     Deny(decide::DenyArguments),
+    /// Say why actions were denied; for agents about themselves
+    Why(why::Arguments),
     /// List the approvals that hold for longer than once
     Grants,
     /// Take a grant back
@@ -133,6 +136,7 @@ pub fn run() -> Result<Exit, Failure> {
         Command::Show(arguments) => show::run(arguments, &mut terminal),
         Command::Approve(arguments) => decide::approve(arguments, &mut terminal),
         Command::Deny(arguments) => decide::deny(arguments, &mut terminal),
+        Command::Why(arguments) => why::run(arguments, &mut terminal),
         Command::Grants => grants::list(&mut terminal),
         Command::Revoke(arguments) => grants::revoke(arguments, &mut terminal),
         Command::Review(arguments) => review::run(arguments, &mut terminal),

@@ -81,14 +81,14 @@ impl Daemon {
 
     /// All is known of a hold whose rule offers grants: one allows it, or reviewers are asked.
     pub(super) fn facts(&mut self, held: Held, interpreter: Option<judge::ScriptInterpreter>, fact: &ScriptFact) {
-        let mut outcome =
-            judge::outcome(judge::evaluate(&self.config.policy, &held.action, interpreter.as_ref()));
+        let mut outcome = judge::outcome(judge::evaluate(&self.config.policy, &held.action, interpreter.as_ref()));
         if let broker::Outcome::Ask(ask) = &mut outcome {
             let key = self.grant_key(&held, fact, &ask.rule);
             let now_ns = self.now().boot_ns;
             // What an earlier daemon asked about is for people to decide.
             let is_new = self.broker.is_new(held.hold);
-            let live = key.as_ref().filter(|_| is_new).and_then(|key| self.grants.grants.find(key, &ask.grants, now_ns));
+            let live =
+                key.as_ref().filter(|_| is_new).and_then(|key| self.grants.grants.find(key, &ask.grants, now_ns));
             if let Some(Grant { id, by, .. }) = live {
                 let by = Decider::Grant { id: *id, by: by.clone() };
                 let id = *id;
@@ -127,9 +127,8 @@ impl Daemon {
         let run = if run != cgroup || self.agents.is_run(cgroup) {
             run
         } else {
-            let is_above = |root: &str| {
-                cgroup.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            };
+            let is_above =
+                |root: &str| cgroup.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
             let above = self.roots.iter().map(|root| root.path.as_str()).filter(|root| is_above(root));
             above.max_by_key(|root| root.len())?.to_owned()
         };
@@ -142,7 +141,10 @@ impl Daemon {
         let Some(decision) = &request.decision else { return };
         let (Effect::Allow, Some(length)) = (decision.effect, decision.grant) else { return };
         let Some(Some(key)) = self.grants.keys.get(&request.hold).cloned() else {
-            self.error(format!("{} was approved for longer than once, but is not fully known: it counts once", request.id));
+            self.error(format!(
+                "{} was approved for longer than once, but is not fully known: it counts once",
+                request.id
+            ));
             return;
         };
         let now = self.now();

@@ -7,8 +7,11 @@ mod agents;
 mod calls;
 mod channels;
 mod core;
+mod enrolment;
 mod grants;
 mod judge;
+mod notice_files;
+mod notices;
 mod parents;
 mod resume;
 mod start;
@@ -74,11 +77,7 @@ enum Event {
     /// A held program was looked into.
     Script { held: Box<kernel::events::Held>, interpreter: Option<judge::ScriptInterpreter> },
     /// All is known of a held action whose rule offers grants.
-    Facts {
-        held: Box<kernel::events::Held>,
-        interpreter: Option<judge::ScriptInterpreter>,
-        fact: broker::ScriptFact,
-    },
+    Facts { held: Box<kernel::events::Held>, interpreter: Option<judge::ScriptInterpreter>, fact: broker::ScriptFact },
     /// Something came from a channel, by its number in the configuration.
     Channel { number: usize, event: channel::Event },
     /// Cgroups came or went.

@@ -20,9 +20,10 @@ use super::{
     DaemonError, Event, Options, agents,
     agents::Agents,
     channels::Channels,
-    grants::GrantDesk,
     core::{Daemon, chain},
+    grants::GrantDesk,
     judge,
+    notices::Notices,
     parents::Parents,
     resume::Resumes,
 };
@@ -89,8 +90,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
 
     // The log's lock keeps a second daemon out before anything is changed.
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Opened { log, recovery, open, grants } =
-        Log::open(&config.paths.state.join("log"), &boot_id()?, clock.now())?;
+    let Opened { log, recovery, open, grants } = Log::open(&config.paths.state.join("log"), &boot_id()?, clock.now())?;
     if let Some(recovery) = recovery {
         tracing::warn!(
             bytes = recovery.dropped_bytes,
@@ -149,6 +149,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
         events,
         channels: Channels::default(),
         grants: GrantDesk::default(),
+        notices: Notices::default(),
         changes: broadcast::channel(CHANGES).0,
         started: Instant::now(),
         errors: VecDeque::new(),
@@ -182,6 +183,7 @@ async fn serve(options: Options) -> Result<(), DaemonError> {
         tracing::info!(holds = open.len(), "taking over from an earlier daemon");
     }
     daemon.channels = Channels::start(&daemon.config, &daemon.events)?;
+    daemon.open_notice_files();
     daemon.adopt_grants(grants);
     daemon.step(Input::Adopt(open));
     daemon.scan();

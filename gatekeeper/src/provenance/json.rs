@@ -152,8 +152,17 @@ impl Json<'_> {
     }
 
     pub(super) fn ask(&mut self, ask: &Ask) -> &mut Self {
-        let Ask { rule, deadline, danger_allow_on_timeout, risk, reason, quorum, escalation, danger_self_review, grants } =
-            ask;
+        let Ask {
+            rule,
+            deadline,
+            danger_allow_on_timeout,
+            risk,
+            reason,
+            quorum,
+            escalation,
+            danger_self_review,
+            grants,
+        } = ask;
         self.raw("{\"rule\":").string(rule).raw(",\"deadline\":");
         self.number(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
         self.raw(",\"danger_allow_on_timeout\":").flag(*danger_allow_on_timeout);
@@ -261,7 +270,10 @@ mod tests {
     use serde::{Serialize, de::DeserializeOwned};
 
     use super::*;
-    use crate::{action::Target, request::{GrantLength, RequestId}};
+    use crate::{
+        action::Target,
+        request::{GrantLength, RequestId},
+    };
 
     /// What is written here reads back, and says the same as `serde` does.
     fn agree<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, write: impl FnOnce(&mut Json<'_>)) {

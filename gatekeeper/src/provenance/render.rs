@@ -158,7 +158,8 @@ fn describe_decision(line: &mut String, decision: &Value) {
         Some("rule") => write!(line, " by rule {}", quoted(word("name").unwrap_or("?"))),
         Some("no_rule") => write!(line, " because no rule matched"),
         Some("grant") => {
-            let names: Vec<_> = by.and_then(|by| by.get("by")).and_then(Value::as_array).into_iter().flatten().collect();
+            let names: Vec<_> =
+                by.and_then(|by| by.get("by")).and_then(Value::as_array).into_iter().flatten().collect();
             let names: Vec<_> = names.into_iter().filter_map(Value::as_str).map(escaped).collect();
             write!(line, " by grant {} of {}", escaped(word("id").unwrap_or("?")), shown(&names.join(" and ")))
         }
@@ -177,7 +178,8 @@ fn describe_grant(line: &mut String, grant: &Value) {
     let word = |name: &str| grant.get(name).and_then(Value::as_str).map_or_else(|| "?".to_owned(), escaped);
     let names: Vec<_> = grant.get("by").and_then(Value::as_array).into_iter().flatten().collect();
     let names: Vec<_> = names.into_iter().filter_map(Value::as_str).map(escaped).collect();
-    let _ = write!(line, " {} {} for {} by {}", word("agent"), word("action"), word("length"), shown(&names.join(" and ")));
+    let _ =
+        write!(line, " {} {} for {} by {}", word("agent"), word("action"), word("length"), shown(&names.join(" and ")));
 }
 
 fn describe_grant_end(line: &mut String, end: &Value) {

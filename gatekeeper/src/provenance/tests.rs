@@ -156,7 +156,8 @@ impl Daemon {
             account: "1000".to_owned(),
             evidence: None,
         };
-        let decision = Decision { effect, by, reason: Some("fine\u{202e}".to_owned()), grant: None, at_ms: now().wall_ms };
+        let decision =
+            Decision { effect, by, reason: Some("fine\u{202e}".to_owned()), grant: None, at_ms: now().wall_ms };
         self.step(Input::Decide { reply_to: 0, id: RequestId::new(NONCE, hold), decision, groups: Default::default() });
     }
 }

@@ -2,12 +2,16 @@
 //! the provenance log share.
 
 mod grant;
+mod notice;
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::grant::{BadGrantLength, GrantLength, lengths, seconds};
+pub use self::{
+    grant::{BadGrantLength, GrantLength, lengths, seconds},
+    notice::{Notice, NoticeKind},
+};
 use crate::{
     action::{Action, Task},
     quorum::Quorum,

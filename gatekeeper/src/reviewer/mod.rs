@@ -128,7 +128,10 @@ impl Directory {
         self.may(channel, account, &key.rule, quorum.as_ref(), *danger_self_review, *login_uid, origin)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a request and a grant have in common; a struct would exist for this call only")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a request and a grant have in common; a struct would exist for this call only"
+    )]
     fn may(
         &self,
         channel: &str,

@@ -81,8 +81,7 @@ struct Carried {
 /// Why somebody's wish cannot be understood.
 pub(super) const NOT_OURS: &str = "that is no button of gatekeeper's";
 /// What can be typed.
-pub(super) const USAGE: &str =
-    "write: approve CODE, approve CODE for 10m, deny CODE, stop CODE, escalate CODE, extend CODE or show CODE, and a reason if you like";
+pub(super) const USAGE: &str = "write: approve CODE, approve CODE for 10m, deny CODE, stop CODE, escalate CODE, extend CODE or show CODE, and a reason if you like";
 
 impl Activity {
     /// A conversation's own id, without the thread's in it.

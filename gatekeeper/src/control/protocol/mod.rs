@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    request::{Effect, GrantLength, Request, RequestId, duration_ms},
+    request::{Effect, GrantLength, Notice, Request, RequestId, duration_ms},
     text::Text,
 };
 
@@ -48,6 +48,12 @@ pub enum Call {
         /// For how long the same action is approved; none: once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         grant: Option<GrantLength>,
+    },
+    /// How actions ended, and why. The one call that an agent's processes may make: they are told about their own run only.
+    /// Answered by [`Reply::Why`].
+    Why {
+        /// Only about this request.
+        id: Option<RequestId>,
     },
     /// The grants in force. Answered by [`Reply::Grants`].
     Grants,
@@ -89,6 +95,7 @@ impl Call {
             Self::Pending => "pending",
             Self::Show { .. } => "show",
             Self::Decide { .. } => "decide",
+            Self::Why { .. } => "why",
             Self::Grants => "grants",
             Self::Revoke { .. } => "revoke",
             Self::Watch => "watch",
@@ -107,6 +114,8 @@ pub enum Reply {
     Status(Box<StatusReport>),
     /// A request, as it stands.
     Request(Box<Request>),
+    /// The latest notices, oldest first.
+    Why(Vec<Notice>),
     /// The grants in force, oldest first.
     Grants(Vec<GrantReport>),
     /// The grant is in force no more.
@@ -121,6 +130,9 @@ pub enum Reply {
         agent: String,
         /// The new cgroup, as a path below the cgroup mount, with a leading slash.
         cgroup: String,
+        /// The file in which it reads how its actions end; none if there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reasons: Option<String>,
     },
     /// The new rules are in force.
     Reloaded {

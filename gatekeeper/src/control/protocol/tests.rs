@@ -15,6 +15,8 @@ fn calls_read_back() {
         Call::Decide { id, effect: Effect::Deny { errno: 1 }, reason: Some("no".to_owned()), grant: None },
         Call::Decide { id, effect: Effect::Allow, reason: None, grant: Some(GrantLength::Run) },
         Call::Grants,
+        Call::Why { id: Some(id) },
+        Call::Why { id: None },
         Call::Revoke { id, reason: "no".to_owned() },
         Call::Watch,
         Call::Enrol {
@@ -41,7 +43,12 @@ fn replies_read_back() {
         Reply::Request(Box::new(samples::request(1))),
         Reply::End,
         Reply::Current,
-        Reply::Enrolled { agent: "builder".to_owned(), cgroup: "/gatekeeper/builder/1".to_owned() },
+        Reply::Enrolled { agent: "builder".to_owned(), cgroup: "/gatekeeper/builder/1".to_owned(), reasons: None },
+        Reply::Enrolled {
+            agent: "builder".to_owned(),
+            cgroup: "/gatekeeper/builder/1".to_owned(),
+            reasons: Some("/run/gatekeeper/reasons/x".to_owned()),
+        },
         Reply::Reloaded { policy, warnings: vec!["rule x never matches".to_owned()] },
         Reply::Detached { programs: 20, maps: 9, denied: 0 },
     ];
@@ -94,8 +101,12 @@ fn garbage_is_named() {
 
 #[test]
 fn a_frame_that_is_too_long_is_not_written() {
-    let call =
-        Call::Decide { id: RequestId::new(1, 1), effect: Effect::Allow, reason: Some("x".repeat(MAX_CALL_BYTES)), grant: None };
+    let call = Call::Decide {
+        id: RequestId::new(1, 1),
+        effect: Effect::Allow,
+        reason: Some("x".repeat(MAX_CALL_BYTES)),
+        grant: None,
+    };
     assert!(matches!(encode_call(&call), Err(FrameError::TooLarge { limit: MAX_CALL_BYTES })));
 }
 

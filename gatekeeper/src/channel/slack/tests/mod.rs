@@ -4,6 +4,7 @@ mod acts;
 #[path = "../../../../../tests/src/slack_fake/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "it is a library of another package, which uses and offers more of it")]
 mod fake;
+mod flood;
 mod posts;
 mod sockets;
 
