@@ -101,10 +101,11 @@ pub async fn run<C: Channel>(
     loop {
         // Nothing is to be sent now; a digest may be later.
         match outbox.gathered.next_due() {
-            Some(due) => match time::timeout_at(due, orders.recv()).await {
-                Ok(order) => outbox.take(order?).await,
-                Err(_) => {}
-            },
+            Some(due) => {
+                if let Ok(order) = time::timeout_at(due, orders.recv()).await {
+                    outbox.take(order?).await;
+                }
+            }
             None => outbox.take(orders.recv().await?).await,
         }
         loop {
