@@ -592,3 +592,61 @@ fn a_watch_ends_with_the_daemon() {
     let states: Vec<_> = shown.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
     assert_eq!(states, ["pending", "withdrawn"], "{}", report(&output));
 }
+
+#[test]
+fn grants_and_revocations_are_one_line_each() {
+    let grant = json!({
+        "id": "AB12-CD34", "rule": "tools", "agent": "builder", "run": "/gatekeeper/builder/run-1",
+        "action": "exec /bin/true", "length": "10m", "given_at_ms": 1, "left_ms": 65_000, "by": ["kim", "lee"], "used": 2
+    });
+    let listed = "AB12-CD34  10m, 1m 5s left  used 2 times  by kim and lee  builder in /gatekeeper/builder/run-1  tools  \
+                  exec /bin/true\n";
+    says(&mut Server::replying(json!({ "grants": [grant] })).run(&["grants"]), listed);
+    says(&mut Server::replying(json!({ "grants": [] })).run(&["grants"]), "no grants are in force\n");
+    let output = Server::replying(json!({ "grants": [grant] })).run(&["--json", "grants"]).output().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), grant, "{}", report(&output));
+    let revoke = ["revoke", "ab12cd34", "--reason", "enough"];
+    says(&mut Server::replying(json!({ "revoked": grant })).run(&revoke), "revoked AB12-CD34: exec /bin/true\n");
+    is_misused(&["revoke", "AB12-CD34"], "the following required arguments were not provided: --reason <TEXT>");
+    let word = "invalid value 'ever' for '--for <LENGTH>': \"ever\" is no length of a grant: write a time such as 10m or 1h, \
+                or run";
+    is_misused(&["approve", "AB12-CD34", "--for", "ever"], word);
+}
+
+#[test]
+fn an_agent_reads_its_runs_file_where_the_socket_is_closed_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let notice = json!({
+        "outcome": "denied", "request": "AB12-CD34", "rule": "tools", "action": "exec /bin/true", "reason": "no\u{1b}",
+        "at_ms": 0
+    });
+    let line = "AB12-CD34  denied: no\\x1b  1970-01-01T00:00:00Z  rule tools  exec /bin/true\n";
+    says(&mut Server::replying(json!({ "why": [notice] })).run(&["why"]), line);
+    let file = directory.path().join("reasons.jsonl");
+    fs::write(&file, format!("{notice}\n")).unwrap();
+    let missing = directory.path().join("socket");
+    let without = |arguments: &[&str]| {
+        let mut command = gatekeeper(arguments);
+        command.env("GATEKEEPER_SOCKET", &missing).env("GATEKEEPER_REASONS", &file);
+        command
+    };
+    says(&mut without(&["why"]), line);
+    says(&mut without(&["why", "AAAA-AAAA"]), "nothing was denied, and nothing waits\n");
+    // A daemon that answers is believed, whatever the file says.
+    let refusing = Server::failing("no_such_request", "there is no request", None);
+    let mut command = refusing.run(&["why", "AB12-CD34"]);
+    fails(command.env("GATEKEEPER_REASONS", &file), 7, "there is no request");
+    fs::remove_file(&file).unwrap();
+    let output = without(&["why"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", report(&output));
+}
+
+#[test]
+fn run_gives_the_command_the_path_of_its_file() {
+    let enrolled =
+        json!({ "enrolled": { "agent": "builder", "cgroup": own_cgroup(), "reasons": "/run/gatekeeper/reasons/x" } });
+    let show = ["run", "--agent", "builder", "--", "sh", "-c", "echo \"$GATEKEEPER_REASONS\""];
+    says(&mut Server::replying(enrolled).run(&show), "/run/gatekeeper/reasons/x\n");
+    // What an outer run was given is not passed on.
+    says(enrolling().run(&show).env("GATEKEEPER_REASONS", "/outer"), "\n");
+}

@@ -24,9 +24,9 @@ pub enum ScriptFact {
     Script {
         /// SHA-256 of its content, hexadecimal.
         sha256: String,
-        /// Resolved path of its interpreter.
+        /// Its interpreter, as its first line names it.
         interpreter: Text,
-        /// The interpreter's file, with size and time of change.
+        /// The file which that name means to the task, with size and time of change.
         file: Object,
     },
     /// It could not be told.

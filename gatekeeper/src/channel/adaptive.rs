@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Verb,
     budget::{self, Budget, escape},
-    card::{Card, LABEL_COLUMNS, Line, risk_name},
+    card::{Card, LABEL_COLUMNS, Line},
     fit::parts,
 };
 use crate::request::Risk;
@@ -34,9 +34,11 @@ pub enum Offer {
 
 /// A request's card.
 pub fn card(card: &Card, offer: Offer) -> Value {
-    let Card { request, headline, risk, lines, status, is_final: _, verbs, needs, digest, detail: _ } = card;
+    let title = card.title();
+    let Card { request, run: _, more: _, headline, risk, lines, status, is_final: _, verbs, needs, digest, detail: _ } =
+        card;
     let mut head = Budget::new(HEAD_BYTES);
-    let mut body = vec![block(vec![run(&format!("gatekeeper {request}, risk {}", risk_name(*risk)), style(*risk))])];
+    let mut body = vec![block(vec![run(&format!("gatekeeper {title}"), style(*risk))])];
     body.extend(head.text(&harmless(headline), LINE_BYTES).map(|text| block(vec![run(&text, BOLD)])));
     let status: Vec<_> = status.iter().map_while(|line| head.text(&harmless(line), LINE_BYTES)).collect();
     let lines: Vec<Line> = lines.iter().map(|Line { label, text }| Line { label, text: harmless(text) }).collect();

@@ -8,6 +8,7 @@ pub mod adaptive;
 pub mod budget;
 pub mod card;
 pub mod command;
+mod digest;
 pub mod fit;
 pub mod http;
 pub mod listener;
@@ -15,6 +16,7 @@ pub mod matrix;
 pub mod once;
 pub mod outbound;
 pub mod outbox;
+mod plan;
 pub mod secret;
 pub mod slack;
 pub mod store;
@@ -43,7 +45,7 @@ pub(crate) mod teams_fake;
 #[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
 pub(crate) mod webhook_fake;
 
-use std::{borrow::Cow, future::Future, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, future::Future, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -225,6 +227,8 @@ pub enum Event {
     Problem(Failure),
     /// Where reading is to go on after a restart, in the channel's own words.
     Cursor(String),
+    /// These requests stand in digests and have no card of their own.
+    Gathered(BTreeSet<RequestId>),
     /// A message shows the card of a request.
     Shown {
         /// Which request.
@@ -282,6 +286,10 @@ impl Inbox {
 /// All methods may be called at once. None may retry by itself but [`Channel::listen`]: pauses and repetitions are the
 /// caller's, who knows what else is to be sent.
 pub trait Channel: Send + Sync + 'static {
+    /// How long changes of a digest are gathered before it is posted or edited. `None`: there are no digests, and each
+    /// request has a card at once, because programs read them.
+    const DIGEST_PAUSE: Option<Duration> = Some(Duration::from_millis(1_500));
+
     /// Shows a card for the first time. `once` names this post: called again with the same one (the first answer was lost,
     /// the daemon was killed) it must find the message that is there rather than make another.
     fn post(&self, card: &Card, once: &str) -> impl Future<Output = Result<MessageId, Failure>> + Send;

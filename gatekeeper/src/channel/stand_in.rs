@@ -127,7 +127,7 @@ impl StandIn {
                     Event::Up => seen.ups += 1,
                     Event::Down(failure) => seen.downs.push(failure),
                     Event::Cursor(cursor) => seen.cursors.push(cursor),
-                    Event::Problem(_) | Event::Shown { .. } => {}
+                    Event::Problem(_) | Event::Gathered(_) | Event::Shown { .. } => {}
                 }
                 let Seen { acts, ups, downs, cursors } = &seen;
                 let copy = Seen { acts: acts.clone(), ups: *ups, downs: downs.clone(), cursors: cursors.clone() };

@@ -29,6 +29,9 @@ struct Content {
     cursor: Option<String>,
     /// Cards that have not been shown in their final state.
     shown: BTreeMap<RequestId, Shown>,
+    /// Digests, by agent run.
+    #[serde(default)]
+    digests: BTreeMap<String, Shown>,
 }
 
 /// The file.
@@ -64,6 +67,23 @@ impl Store {
     /// Cards that may not show the final state yet.
     pub fn shown(&self) -> &BTreeMap<RequestId, Shown> {
         &self.content.shown
+    }
+
+    /// Digests that have not been shown empty, by agent run.
+    pub fn digests(&self) -> &BTreeMap<String, Shown> {
+        &self.content.digests
+    }
+
+    /// Remembers which message shows the digest of an agent run; `None`: none does any more.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_digest(&mut self, run: &str, shown: Option<Shown>) -> io::Result<()> {
+        match shown {
+            Some(shown) => self.content.digests.insert(run.to_owned(), shown),
+            None => self.content.digests.remove(run),
+        };
+        self.write()
     }
 
     /// Remembers where to go on reading.
@@ -118,8 +138,12 @@ mod tests {
         assert!(error.is_none());
         store.set_cursor("s1".to_owned()).unwrap();
         store.set_shown(id, shown.clone()).unwrap();
+        store.set_digest("run", Some(shown.clone())).unwrap();
         let (mut store, _) = Store::open(path.clone());
         assert_eq!((store.cursor(), store.shown().get(&id)), (Some("s1"), Some(&shown)));
+        assert_eq!(store.digests().get("run"), Some(&shown));
+        store.set_digest("run", None).unwrap();
+        assert!(store.digests().is_empty());
         store.forget(id).unwrap();
         assert!(Store::open(path).0.shown().is_empty());
     }

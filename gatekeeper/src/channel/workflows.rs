@@ -3,7 +3,7 @@
 //! Nobody answers buttons there, so cards have none: they say which commands decide on the host. Posts cannot be changed
 //! either; a change is a card of its own.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
@@ -73,6 +73,9 @@ impl Workflows {
 }
 
 impl Channel for Workflows {
+    // Nothing can be edited: each change is another message.
+    const DIGEST_PAUSE: Option<Duration> = Some(Duration::from_secs(60));
+
     async fn post(&self, card: &Card, once: &str) -> Result<MessageId, Failure> {
         self.send(adaptive::card(card, Offer::Commands), once).await
     }
@@ -100,7 +103,6 @@ impl Channel for Workflows {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::channel::{

@@ -18,6 +18,7 @@ mod run;
 mod show;
 mod sign;
 mod status;
+mod why;
 mod wrap;
 
 use std::path::PathBuf;
@@ -70,6 +71,8 @@ enum Command {
     Escalate(decide::WaitArguments),
     /// Move the deadline of a request by its own length
     Extend(decide::WaitArguments),
+    /// Say why actions were denied; for agents about themselves
+    Why(why::Arguments),
     /// List the approvals that hold for longer than once
     Grants,
     /// Take a grant back
@@ -143,6 +146,7 @@ pub fn run() -> Result<Exit, Failure> {
         Command::Stop(arguments) => decide::stop(arguments, &mut terminal),
         Command::Escalate(arguments) => decide::escalate(arguments, &mut terminal),
         Command::Extend(arguments) => decide::extend(arguments, &mut terminal),
+        Command::Why(arguments) => why::run(arguments, &mut terminal),
         Command::Grants => grants::list(&mut terminal),
         Command::Revoke(arguments) => grants::revoke(arguments, &mut terminal),
         Command::Review(arguments) => review::run(arguments, &mut terminal),

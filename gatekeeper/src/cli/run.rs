@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, io, os::unix::process::CommandExt as _, process::Command};
 
-use super::Terminal;
+use super::{Terminal, why};
 use crate::{
     control::{
         self,
@@ -86,23 +86,30 @@ pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit,
         command.iter().map(|word| Text::from(std::os::unix::ffi::OsStrExt::as_bytes(word.as_os_str()))).collect();
     // COMMAND's own status can be any, so ours must be one that shells know for "could not even start".
     let failed = |failure: Failure| Failure { exit: Exit::RunFailed, ..failure };
-    enrol(terminal, Call::Enrol { agent, labels, intent, command: words }).map_err(failed)?;
+    let reasons = enrol(terminal, Call::Enrol { agent, labels, intent, command: words }).map_err(failed)?;
+    let mut command = Command::new(program);
+    // What an outer run said is about another one.
+    command.args(arguments).env_remove(why::FILE_VARIABLE);
+    if let Some(reasons) = reasons {
+        command.env(why::FILE_VARIABLE, reasons);
+    }
     // Returns only if it fails.
-    let error = Command::new(program).args(arguments).exec();
+    let error = command.exec();
     Err(cannot_execute(program, error))
 }
 
-/// Lets the daemon make this process an agent, and believes only the kernel that it is one.
-fn enrol(terminal: &Terminal, call: Call) -> Result<(), Failure> {
+/// Lets the daemon make this process an agent, and believes only the kernel that it is one. Returns the path of the run's
+/// file.
+fn enrol(terminal: &Terminal, call: Call) -> Result<Option<String>, Failure> {
     let mut client = terminal.connect()?;
-    let Reply::Enrolled { agent: _, cgroup } = client.call(&call)? else {
+    let Reply::Enrolled { agent: _, cgroup, reasons } = client.call(&call)? else {
         return Err(client.unexpected().into());
     };
     let own = control::own_cgroup().map_err(|error| {
         Failure::new(Exit::RunFailed, anyhow::Error::new(error).context("cannot find out the own cgroup"))
     })?;
     if own == cgroup {
-        return Ok(());
+        return Ok(reasons);
     }
     let message = format!(
         "the daemon enrolled this process in the cgroup {}, but it is in {}; run it where the daemon sees the same cgroups",

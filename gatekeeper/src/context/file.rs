@@ -189,6 +189,13 @@ pub(super) fn identify(process: &Process, root: &OwnedFd, path: &Text) -> io::Re
     Ok(Interpreter { dev, ino })
 }
 
+/// The same with size and time of change; what else an object has is left out.
+pub(super) fn describe(process: &Process, root: &OwnedFd, path: &Text) -> io::Result<Object> {
+    let handle = look_at(root, path, ResolveFlags::empty())?;
+    let Examined { dev, ino, ctime_ns, size, .. } = examine(process, &handle)?;
+    Ok(Object { dev, ino, generation: 0, mode: 0, uid: 0, nlink: 0, size, ctime_ns })
+}
+
 /// A handle that cannot be read from, for an absolute path.
 fn look_at(root: &OwnedFd, path: &Text, resolve: ResolveFlags) -> io::Result<OwnedFd> {
     if path.bytes().first() != Some(&b'/') {

@@ -232,22 +232,28 @@ pub enum InterpreterError {
     },
 }
 
-/// SHA-256 of the program of an exec, hexadecimal, if it is a script. Blocks as [`gather`] can; `is_abandoned` ends it early.
+/// What a script that would run is: SHA-256 of its content in hexadecimal, its interpreter as its first line names it, and
+/// the file that this name means to the task now, with size and time of change. `None`: it is no script. Blocks as [`gather`]
+/// can; `is_abandoned` ends it early.
 ///
 /// # Errors
 ///
-/// Whether it is a script, or what is in it, cannot be told.
-pub fn script_digest_of(
+/// Whether it is a script, what is in it, or what the interpreter is, cannot be told.
+pub fn script_of(
     task: &Task,
     action: &Action,
     is_abandoned: &dyn Fn() -> bool,
-) -> Result<Option<String>, InterpreterError> {
+) -> Result<Option<(String, Text, Object)>, InterpreterError> {
     let process = Process::open(task).map_err(InterpreterError::Task)?;
     let program = open_program(&process, action).map_err(InterpreterError::Program)?;
-    if program.script().map_err(InterpreterError::Read)?.is_none() {
-        return Ok(None);
-    }
-    program.sha256(is_abandoned).map(Some).map_err(InterpreterError::Read)
+    let Some(script) = program.script().map_err(InterpreterError::Read)? else { return Ok(None) };
+    let path = script.interpreter;
+    let file = match process.root().and_then(|root| file::describe(&process, &root, &path)) {
+        Ok(file) => file,
+        Err(source) => return Err(InterpreterError::Find { path, source }),
+    };
+    let sha256 = program.sha256(is_abandoned).map_err(InterpreterError::Read)?;
+    Ok(Some((sha256, path, file)))
 }
 
 /// Which interpreter runs the program of an exec, if it is a script: as its first line names it, and the file that this

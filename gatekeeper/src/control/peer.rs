@@ -52,6 +52,15 @@ pub struct Peer {
     pub pidfd: Arc<OwnedFd>,
 }
 
+/// Who connected.
+#[derive(Clone, Debug)]
+pub(super) enum Caller {
+    /// Somebody who may call.
+    Permitted(Peer),
+    /// A process of an agent.
+    Agent(Peer),
+}
+
 /// Why a caller was turned away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -166,8 +175,9 @@ pub(super) struct Inspector {
 }
 
 impl Inspector {
-    /// Identifies who connected. On failure says as much as is known.
-    pub(super) fn identify(&self, connection: BorrowedFd<'_>) -> Result<Peer, (Credentials, Reason)> {
+    /// Identifies who connected: a caller who may call, or a process of an agent, which may only ask about itself. On
+    /// failure says as much as is known.
+    pub(super) fn identify(&self, connection: BorrowedFd<'_>) -> Result<Caller, (Credentials, Reason)> {
         let unknown = |problem: String| Reason::Unknown { problem };
         let credentials = socket::peer_credentials(connection).map_err(|error| {
             (Credentials { pid: 0, uid: u32::MAX, gid: u32::MAX }, unknown(format!("SO_PEERCRED: {error}")))
@@ -186,8 +196,11 @@ impl Inspector {
             Ok(None) | Err(_) => format!("uid {uid}"),
         };
         let peer = Peer { pid, uid, gid, user, pidfd: Arc::new(pidfd) };
-        self.check(&peer).map_err(failed)?;
-        Ok(peer)
+        match self.check(&peer) {
+            Ok(()) => Ok(Caller::Permitted(peer)),
+            Err(Reason::InsideAgent { .. }) => Ok(Caller::Agent(peer)),
+            Err(reason) => Err(failed(reason)),
+        }
     }
 
     /// Whether the process may call now. It may have entered an agent since the call before.

@@ -27,7 +27,7 @@ use super::{
     samples,
     server::{Answer, Incoming, Options, Outlets, Refused, Server},
 };
-use crate::request::{Effect, Request, RequestId, State};
+use crate::request::{Effect, Notice, NoticeKind, Request, RequestId, State};
 
 /// A daemon that only has a control socket and two requests.
 struct Daemon {
@@ -129,9 +129,21 @@ async fn answer_all(mut incoming: mpsc::Receiver<Incoming>, changes: broadcast::
         let missing = || CallError::new(ErrorCode::NoSuchRequest, format!("no request {id}")).with_hint("see pending");
         pending.iter().find(|request| request.id == id).map(Arc::clone).ok_or_else(missing)
     };
-    while let Some(Incoming { call, peer, reply }) = incoming.recv().await {
+    while let Some(Incoming { call, peer, inside, reply }) = incoming.recv().await {
         assert_eq!(peer.pid, std::process::id());
+        assert!(inside.is_none() || matches!(call, Call::Why { .. }), "{call:?}");
         let answer = match call {
+            Call::Why { id } => {
+                let reason = inside.map(|cgroup| cgroup.starts_with('/').to_string());
+                Ok(Answer::One(Reply::Why(vec![Notice {
+                    outcome: NoticeKind::Denied,
+                    request: id,
+                    rule: None,
+                    action: String::new(),
+                    reason,
+                    at_ms: 0,
+                }])))
+            }
             Call::Status => Ok(Answer::One(Reply::Status(Box::new(samples::status())))),
             Call::Pending => Ok(Answer::Pending(pending.clone())),
             Call::Show { id } => find(id).map(Answer::Request),
@@ -144,7 +156,7 @@ async fn answer_all(mut incoming: mpsc::Receiver<Incoming>, changes: broadcast::
             }),
             Call::Act { id, .. } => find(id).map(Answer::Request),
             Call::Watch => Ok(Answer::Watch { pending: pending.clone(), changes: changes.subscribe() }),
-            Call::Enrol { agent, .. } => Ok(Answer::One(Reply::Enrolled { agent, cgroup: peer.user })),
+            Call::Enrol { agent, .. } => Ok(Answer::One(Reply::Enrolled { agent, cgroup: peer.user, reasons: None })),
             // Never answered: the daemon drops the call.
             Call::Reload => continue,
             Call::Grants | Call::Revoke { .. } => Ok(Answer::One(Reply::Grants(Vec::new()))),
@@ -239,6 +251,90 @@ fn callers_inside_an_agent_are_refused_and_reported() {
     daemon.refusals.blocking_recv().unwrap();
     daemon.client().call(&Call::Status).unwrap_err();
     assert_eq!(daemon.refusals.blocking_recv().unwrap().unreported, 2);
+}
+
+/// What the daemon answers when it is asked why: whether it was told that an agent asks.
+fn why(daemon: &Daemon) -> Result<Option<String>, ClientError> {
+    match daemon.client().call(&Call::Why { id: None })? {
+        Reply::Why(notices) => Ok(notices[0].reason.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn callers_inside_an_agent_may_ask_why_and_nothing_else() {
+    let mut daemon = Daemon::start();
+    assert_eq!(why(&daemon).unwrap(), None, "a reviewer asks as such");
+    daemon.inside_agent.store(true, Ordering::SeqCst);
+    assert_eq!(why(&daemon).unwrap(), Some("true".to_owned()));
+    assert!(daemon.refusals.try_recv().is_err(), "that is nothing to report");
+    let id = samples::request(1).id;
+    let enrol = Call::Enrol { agent: "builder".to_owned(), labels: BTreeMap::new(), intent: None, command: Vec::new() };
+    let others = [
+        Call::Status,
+        Call::Pending,
+        Call::Show { id },
+        Call::Decide { id, effect: Effect::Allow, reason: None },
+        Call::Watch,
+        Call::Grants,
+        Call::Revoke { id, reason: "no".to_owned() },
+        enrol,
+        Call::Reload,
+        Call::Detach { force_deny: true },
+    ];
+    let until = Instant::now() + Duration::from_secs(20);
+    for call in others {
+        // What agents may call is few: a place becomes free a moment later.
+        let error = loop {
+            while daemon.refusals.try_recv().is_ok() {}
+            let error = daemon.client().call(&call).unwrap_err();
+            let is_busy = matches!(error, ClientError::Call(CallError { code: ErrorCode::Busy, .. }));
+            if !is_busy || Instant::now() > until {
+                break error;
+            }
+        };
+        assert!(
+            matches!(error, ClientError::Call(CallError { code: ErrorCode::InsideAgent, .. })),
+            "{call:?}: {error}"
+        );
+        assert!(matches!(daemon.refusals.blocking_recv().unwrap().reason, Reason::InsideAgent { .. }));
+    }
+    // One call, then it is over; what is no call at all is refused, too.
+    let mut raw = |bytes: &[u8]| loop {
+        while daemon.refusals.try_recv().is_ok() {}
+        let answer = daemon.raw(bytes);
+        if !answer.contains("\"busy\"") || Instant::now() > until {
+            return answer;
+        }
+    };
+    let twice = [protocol::encode_call(&Call::Why { id: None }).unwrap(), b"{}\n".to_vec()].concat();
+    let answer = raw(&twice);
+    assert_eq!(answer.lines().count(), 1, "{answer}");
+    assert!(answer.contains("\"why\""), "{answer}");
+    let long = [b"x".repeat(100_000), b"\n".to_vec()].concat();
+    for bytes in [&b"nonsense\n"[..], &long] {
+        let answer = raw(bytes);
+        assert!(answer.contains("inside_agent"), "{answer}");
+    }
+    assert!(matches!(daemon.refusals.blocking_recv().unwrap().reason, Reason::InsideAgent { .. }));
+}
+
+#[test]
+fn agents_that_call_too_often_take_no_places_of_reviewers() {
+    let daemon = Daemon::start();
+    daemon.inside_agent.store(true, Ordering::SeqCst);
+    // They connect, and say nothing.
+    let idle: Vec<_> = (0..300).map(|_| UnixStream::connect(&daemon.path).unwrap()).collect();
+    let busy = why(&daemon).unwrap_err();
+    assert!(matches!(busy, ClientError::Call(CallError { code: ErrorCode::Busy, .. })), "{busy}");
+    daemon.inside_agent.store(false, Ordering::SeqCst);
+    assert_eq!(daemon.client().call(&Call::Status).unwrap(), Reply::Status(Box::new(samples::status())));
+    drop(idle);
+    daemon.inside_agent.store(true, Ordering::SeqCst);
+    let until = Instant::now() + Duration::from_secs(20);
+    while why(&daemon).is_err() {
+        assert!(Instant::now() < until, "places do not become free again");
+    }
 }
 
 #[test]

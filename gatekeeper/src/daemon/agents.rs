@@ -54,6 +54,9 @@ pub(super) struct Run {
     /// User id of who started it.
     #[serde(default)]
     pub(super) uid: Option<u32>,
+    /// Name of the file in which it reads how its actions ended.
+    #[serde(default)]
+    pub(super) reasons: Option<String>,
 }
 
 /// All agents.
@@ -386,6 +389,16 @@ impl Agents {
     pub(super) fn run_of(cgroup: &str) -> String {
         let parts: Vec<_> = cgroup.split('/').take(4).collect();
         if parts.len() == 4 && parts[1] == RUNS { parts.join("/") } else { cgroup.to_owned() }
+    }
+
+    /// Name of the file of the run in a cgroup.
+    pub(super) fn reasons_file(&self, agent: &str, cgroup: &str) -> Option<&str> {
+        self.run(agent, cgroup)?.reasons.as_deref()
+    }
+
+    /// Names of all runs' files.
+    pub(super) fn reasons_files(&self) -> BTreeSet<String> {
+        self.runs.values().filter_map(|run| run.reasons.clone()).collect()
     }
 
     /// Whether a cgroup is that of a run.

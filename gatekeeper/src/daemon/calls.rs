@@ -67,8 +67,11 @@ pub(super) fn decision_text(decision: &Decision) -> String {
 
 impl Daemon {
     pub(super) fn call(&mut self, incoming: Incoming) {
-        let Incoming { call, peer, reply } = incoming;
+        let Incoming { call, peer, inside, reply } = incoming;
         let result = match call {
+            Call::Why { id } => self.why(inside.as_deref(), id).map(|notices| Answer::One(Reply::Why(notices))),
+            // The server lets nothing else through.
+            _ if inside.is_some() => Err(CallError::new(ErrorCode::InsideAgent, "agents may only ask why")),
             Call::Status => self.status().map(|report| Answer::One(Reply::Status(Box::new(report)))),
             Call::Pending => Ok(Answer::Pending(self.broker.open_requests().cloned().collect())),
             Call::Show { id } => self.broker.request(id).cloned().map(Answer::Request).ok_or(no_such_request(id)),
@@ -94,7 +97,7 @@ impl Daemon {
             }
             Call::Enrol { agent, labels, intent, command } => {
                 let uid = Some(peer.uid);
-                self.enrol(Run { agent, labels, intent, uid }, command, &peer).map(Answer::One)
+                self.enrol(Run { agent, labels, intent, uid, reasons: None }, command, &peer).map(Answer::One)
             }
             Call::Reload => self.reload().map(Answer::One),
             Call::Detach { force_deny } => self.detach(force_deny).map(Answer::One),
@@ -162,7 +165,7 @@ impl Daemon {
         })
     }
 
-    fn enrol(&mut self, run: Run, command: Vec<Text>, peer: &crate::control::Peer) -> Result<Reply, CallError> {
+    fn enrol(&mut self, mut run: Run, command: Vec<Text>, peer: &crate::control::Peer) -> Result<Reply, CallError> {
         if !self.config.agents.iter().any(|agent| agent.name == run.agent) {
             let known: Vec<_> = self.config.agents.iter().map(|agent| agent.name.as_str()).collect();
             let hint = match known.as_slice() {
@@ -183,6 +186,7 @@ impl Daemon {
             return Err(invalid(message, "shorten them"));
         }
         let agent = run.agent.clone();
+        run.reasons = self.make_notice_file();
         let record = |name: String, cgroup: &str| Record::RunStart {
             run: name,
             agent: run.agent.clone(),
@@ -203,7 +207,9 @@ impl Daemon {
         }
         let record = record(name, &cgroup);
         self.record(&record);
-        Ok(Reply::Enrolled { agent, cgroup })
+        let files = self.notices.files.as_ref();
+        let reasons = run.reasons.as_ref().zip(files).map(|(name, files)| files.path(name).display().to_string());
+        Ok(Reply::Enrolled { agent, cgroup, reasons })
     }
 
     /// Reads configuration and rules again. The old ones stay in force if the new ones are wrong.

@@ -5,7 +5,7 @@
 //! on" only when it did.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     thread,
 };
@@ -56,6 +56,8 @@ struct Line {
     problem: Option<String>,
     /// Which message shows which request.
     shown: HashMap<RequestId, MessageId>,
+    /// Requests that stand in a digest there and have no card.
+    gathered: BTreeSet<RequestId>,
     /// Acts on cards that the server has and of which the answer to their post has not come yet.
     early: Vec<(Act, oneshot::Sender<Answer>)>,
 }
@@ -116,6 +118,7 @@ impl Channels {
                 orders,
                 problem,
                 shown: HashMap::new(),
+                gathered: BTreeSet::new(),
                 early: Vec::new(),
             });
         }
@@ -376,7 +379,11 @@ impl Daemon {
             if request.extended < crate::broker::EXTENSIONS {
                 verbs.push(Verb::Extend);
             }
-            let card = Card::new(request, &self.channels.host, &verbs);
+            let run = self.notices.run_of(request.id).map(|run| format!("{} {}", run.cgroup, run.cgroup_id));
+            let mut card = Card::new(request, &self.channels.host, &verbs);
+            if let Some(run) = run {
+                card.run = run;
+            }
             self.channels.digests.insert(request.id, card.digest.clone());
             self.channels.order(&Order::Show(Arc::new(card)));
         }
@@ -431,6 +438,7 @@ impl Daemon {
                 // Its thread has ended otherwise, which was told.
                 let _ = line.orders.send(Order::Cursor(cursor));
             }
+            ChannelEvent::Gathered(requests) => line.gathered = requests,
             ChannelEvent::Shown { request, message, digest } => {
                 let is_news = line.shown.insert(request, message.clone()).as_ref() != Some(&message);
                 let early: Vec<_> = line.early.extract_if(.., |(act, _)| act.request == request).collect();
@@ -468,9 +476,10 @@ impl Daemon {
             },
         };
         match judged {
-            Ok(_) if verb == Verb::Show => {
+            Ok(judged) if verb == Verb::Show => {
+                let Some(line) = self.channels.lines.get(number) else { return };
                 // Their connection may be gone.
-                let _ = answer.send(Answer { counted: false, text: format!("{id} has a card") });
+                let _ = answer.send(reveal(line, judged.request()));
             }
             Ok(judged) => self.carry_out(judged, Waiter::Act { id, verb, answer }),
             Err((wish, text)) => {
@@ -494,6 +503,7 @@ impl Daemon {
         let Some(line) = self.channels.lines.get(number) else { return Err("there is no such channel".to_owned()) };
         let on_its_card =
             act.evidence.message.is_some() && line.shown.get(&act.request) == act.evidence.message.as_ref();
+        let has_no_card = line.gathered.contains(&act.request);
         if !self.channels.is_new(number, &act.evidence.event) {
             return Err("this was looked at before".to_owned());
         }
@@ -511,6 +521,13 @@ impl Daemon {
         // A click counts on the very message that was posted for the request, and nowhere else.
         if !act.typed && !on_its_card && !request.state.is_final() {
             return Err("this is not the card of that request".to_owned());
+        }
+        // A digest's line does not show what would run.
+        if act.typed && act.verb.is_approval() && has_no_card {
+            let id = act.request;
+            return Err(format!(
+                "{id} stands in a digest only, which does not show enough to approve it; type: show {id}"
+            ));
         }
         // What was seen is what is decided about.
         let latest = self.channels.digests.get(&act.request);
@@ -545,6 +562,20 @@ impl Daemon {
         }
         Ok(())
     }
+}
+
+/// Has the card of a request posted where it stands in a digest only.
+fn reveal(line: &Line, request: &Request) -> Answer {
+    let id = request.id;
+    if request.state.is_final() {
+        return Answer { counted: false, text: format!("{id} does not wait any more") };
+    }
+    if !line.gathered.contains(&id) {
+        return Answer { counted: false, text: format!("{id} has a card of its own here already") };
+    }
+    // Its thread has ended otherwise, which was told.
+    let _ = line.orders.send(Order::Reveal(id));
+    Answer { counted: true, text: format!("the card of {id} follows") }
 }
 
 /// What to tell somebody who acted, by what the broker says.

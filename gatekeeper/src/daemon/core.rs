@@ -11,11 +11,14 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
-    DaemonError, Event, Kernel, KernelEvents, Options, SCRIPT_SECONDS,
+    Event, Kernel, KernelEvents, Options, SCRIPT_SECONDS,
     agents::Agents,
     channels::Channels,
+    enrolment::is_below,
     grants::GrantDesk,
-    judge, parents,
+    judge,
+    notices::Notices,
+    parents,
     parents::{Family, Parents},
     resume,
     resume::Resumes,
@@ -30,10 +33,9 @@ use crate::{
         protocol::{CallError, ErrorCode, ErrorNote},
         server::Answer,
     },
-    kernel::{self, KernelError, Matchers, events},
-    policy::tables,
+    kernel::{self, KernelError, events},
     provenance::{Log, Record},
-    request::{self, Request, RequestId},
+    request::{self, NoticeKind, Request, RequestId},
 };
 
 /// How often the kernel side's holds are compared with the broker's while there are any. Events tell everything sooner;
@@ -105,6 +107,7 @@ pub(super) struct Daemon {
     pub(super) parents: Parents,
     pub(super) channels: Channels,
     pub(super) grants: GrantDesk,
+    pub(super) notices: Notices,
     pub(super) deciders: HashMap<u64, Waiter>,
     pub(super) answered: HashMap<RequestId, Vec<DecideReply>>,
     pub(super) next_reply: u64,
@@ -173,6 +176,10 @@ impl Daemon {
                     action.agent = self.agent_name(agent.unwrap_or_default());
                     *action
                 });
+                if let Some(action) = &action {
+                    let why = Some(reason.to_owned());
+                    self.notice_unasked(&task, action, NoticeKind::Refused, None, why);
+                }
                 let record = Record::Refused { task, action, refusal: name.to_owned(), reason: reason.to_owned() };
                 self.record(&record);
             }
@@ -235,6 +242,7 @@ impl Daemon {
         outcome: broker::Outcome,
         now: Now,
     ) {
+        self.notice_rule(&held, &outcome);
         let held = *held;
         let input = Box::new(broker::Held {
             hold: held.hold,
@@ -427,6 +435,7 @@ impl Daemon {
     }
 
     fn notify(&mut self, request: Arc<Request>, change: Change) {
+        self.notice_request(&request, change);
         if change == Change::Decided {
             self.give_grant(&request);
         }
@@ -578,11 +587,6 @@ impl Daemon {
         }
     }
 
-    /// Whether a cgroup's path lies in an agent's cgroup.
-    pub(super) fn is_agents(&self, cgroup: &str) -> bool {
-        is_below(&self.roots, cgroup)
-    }
-
     /// Compares the kernel side's holds with the broker's.
     pub(super) fn scan(&mut self) {
         let now = self.now();
@@ -637,44 +641,6 @@ impl Daemon {
         }
     }
 
-    /// Tells the kernel side about agents and rules.
-    pub(super) fn apply_policy(&mut self) -> Result<(), DaemonError> {
-        let tables = tables::compile(&self.config.policy, &self.agents.numbers());
-        let mut roots = self.agents.roots(&self.config, &tables);
-        roots.extend(super::agents::trial_root(self.agents.cgroup_root()));
-        let mut prefixes = tables.prefixes;
-        prefixes.insert((kernel::trial::AGENT, Vec::new()), abi::ActionKind::MKDIR.bit());
-        self.kernel.set_policy(&roots, &Matchers { prefixes, ports: tables.ports })?;
-        self.kernel.set_mode(self.config.mode.number(), self.config.limits.reruns_per_second)?;
-        self.remember_roots(roots);
-        Ok(())
-    }
-
-    fn remember_roots(&mut self, roots: Vec<kernel::AgentRoot>) {
-        // A poisoned lock still guards a set.
-        *self.scope.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            roots.iter().map(|root| root.cgroup).collect();
-        self.roots = roots;
-    }
-
-    /// Cgroups came or went.
-    pub(super) fn cgroups_changed(&mut self) {
-        self.agents.drain_watch();
-        let tables = tables::compile(&self.config.policy, &self.agents.numbers());
-        let mut roots = self.agents.roots(&self.config, &tables);
-        roots.extend(super::agents::trial_root(self.agents.cgroup_root()));
-        if roots != self.roots {
-            match self.kernel.set_agents(&roots) {
-                Ok(()) => self.remember_roots(roots),
-                Err(err) => self.error(format!("a new cgroup of an agent cannot be enrolled: {err}")),
-            }
-        }
-        for (name, run) in self.agents.end_empty_runs() {
-            self.record(&Record::RunEnd { run: name, agent: run.agent, status: None, signal: None });
-        }
-        self.end_grants();
-    }
-
     /// Whether anything is enforced.
     pub(super) fn enforces(&self) -> bool {
         self.config.mode == Mode::Enforce
@@ -684,12 +650,6 @@ impl Daemon {
 /// The processes that wait.
 fn holding(kernel: &Kernel) -> HashSet<u32> {
     kernel.holds().unwrap_or_default().into_iter().map(|(_, hold)| hold.tgid).collect()
-}
-
-fn is_below(roots: &[kernel::AgentRoot], cgroup: &str) -> bool {
-    roots.iter().any(|root| {
-        cgroup.strip_prefix(root.path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
 }
 
 /// Whether the task of a hold still lives. What cannot be told counts as alive: the hold stays.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    action::{Action, ActionKind, Object, Target, Task},
+    action::{Action, ActionKind, Target, Task},
     broker::{self, Interpreter, ScriptFact, View},
     context,
     kernel::events::Held,
@@ -22,8 +22,6 @@ use crate::{
 pub(super) struct ScriptInterpreter {
     path: Text,
     identity: Interpreter,
-    /// The same file with size and time of change, in numbers of user space.
-    file: Object,
 }
 
 /// Finds out which interpreter would run a script. It reads files that an agent may control, so it belongs on a thread
@@ -48,17 +46,7 @@ pub(super) fn script_interpreter(task: &Task, action: &Action) -> Option<ScriptI
     if (dev, metadata.ino()) != (identity.dev, identity.ino) {
         return None;
     }
-    let file = Object {
-        dev,
-        ino: metadata.ino(),
-        generation: 0,
-        mode: metadata.mode(),
-        uid: metadata.uid(),
-        nlink: 0,
-        size: metadata.size(),
-        ctime_ns: u64::try_from(metadata.ctime()).ok()? * 1_000_000_000 + u64::try_from(metadata.ctime_nsec()).ok()?,
-    };
-    Some(ScriptInterpreter { path: path.as_os_str().as_bytes().into(), identity, file })
+    Some(ScriptInterpreter { path: path.as_os_str().as_bytes().into(), identity })
 }
 
 /// How a task sees the file system. Reads links of `/proc` only, so it cannot block.
@@ -74,16 +62,9 @@ pub(super) fn script_fact(task: &Task, action: &Action, until: Instant) -> Scrip
     if action.kind != ActionKind::Exec {
         return ScriptFact::None;
     }
-    match context::script_digest_of(task, action, &|| Instant::now() > until) {
+    match context::script_of(task, action, &|| Instant::now() > until) {
         Ok(None) => ScriptFact::None,
-        Ok(Some(sha256)) => script_interpreter(task, action).map_or(
-            ScriptFact::Unknown,
-            |ScriptInterpreter { path: interpreter, identity: _, file }| ScriptFact::Script {
-                sha256,
-                interpreter,
-                file,
-            },
-        ),
+        Ok(Some((sha256, interpreter, file))) => ScriptFact::Script { sha256, interpreter, file },
         Err(_) => ScriptFact::Unknown,
     }
 }

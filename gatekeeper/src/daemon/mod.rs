@@ -10,8 +10,11 @@ mod channels;
 #[cfg(test)]
 mod conformance;
 mod core;
+mod enrolment;
 mod grants;
 mod judge;
+mod notice_files;
+mod notices;
 mod parents;
 mod resume;
 mod sources;

@@ -16,6 +16,7 @@ use super::{
     core::{Daemon, chain},
     grants::GrantDesk,
     judge,
+    notices::Notices,
     parents::Parents,
     resume::Resumes,
     sources::{self, Alarm, Sources},
@@ -142,6 +143,7 @@ pub(super) async fn serve(options: Options) -> Result<(), DaemonError> {
         events,
         channels: Channels::default(),
         grants: GrantDesk::default(),
+        notices: Notices::default(),
         changes: broadcast::channel(CHANGES).0,
         started: Instant::now(),
         errors: VecDeque::new(),
@@ -175,6 +177,7 @@ pub(super) async fn serve(options: Options) -> Result<(), DaemonError> {
         tracing::info!(holds = open.len(), "taking over from an earlier daemon");
     }
     daemon.channels = Channels::start(&daemon.config, &daemon.events)?;
+    daemon.open_notice_files();
     daemon.adopt_grants(grants);
     daemon.step(Input::Adopt(open));
     daemon.scan();

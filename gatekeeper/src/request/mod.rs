@@ -3,13 +3,17 @@
 
 mod comment;
 mod grant;
+mod notice;
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::comment::Comment;
-pub use self::grant::{BadGrantLength, GrantLength, lengths, seconds};
+pub use self::{
+    comment::Comment,
+    grant::{BadGrantLength, GrantLength, lengths, seconds},
+    notice::{Notice, NoticeKind},
+};
 use crate::{
     action::{Action, Task},
     quorum::Quorum,

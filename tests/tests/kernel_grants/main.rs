@@ -3,3 +3,4 @@
 
 mod grants;
 mod place;
+mod why;

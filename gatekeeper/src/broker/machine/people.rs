@@ -26,12 +26,16 @@ impl Broker {
     }
 
     /// The request, if it can still be decided.
-    fn pending(&self, id: RequestId) -> Result<&Arc<Request>, Reply> {
+    fn pending(&self, id: RequestId) -> Result<&Arc<Request>, Box<Reply>> {
         let request = self.request(id).ok_or(Reply::Unknown)?;
         if let Some(decision) = &request.decision {
-            return Err(Reply::AlreadyDecided(Box::new(decision.clone())));
+            return Err(Box::new(Reply::AlreadyDecided(Box::new(decision.clone()))));
         }
-        if request.state == State::Pending { Ok(request) } else { Err(Reply::NotPending(request.state.clone())) }
+        if request.state == State::Pending {
+            Ok(request)
+        } else {
+            Err(Box::new(Reply::NotPending(request.state.clone())))
+        }
     }
 
     pub(super) fn decide(
@@ -43,7 +47,7 @@ impl Broker {
     ) -> Reply {
         let request = match self.pending(id) {
             Ok(request) => request,
-            Err(reply) => return reply,
+            Err(reply) => return *reply,
         };
         let hold = request.hold;
         if let (request::Effect::Allow, Some(length)) = (decision.effect, decision.grant)
@@ -88,7 +92,7 @@ impl Broker {
     pub(super) fn escalate(&mut self, id: RequestId, by: Decider, effects: &mut Vec<Effect>) -> Reply {
         let hold = match self.pending(id) {
             Ok(request) => request.hold,
-            Err(reply) => return reply,
+            Err(reply) => return *reply,
         };
         self.ask_next(hold, by, effects)
     }
@@ -111,7 +115,7 @@ impl Broker {
         let hold = match self.pending(id) {
             Ok(request) if request.extended >= EXTENSIONS => return Reply::NoMore,
             Ok(request) => request.hold,
-            Err(reply) => return reply,
+            Err(reply) => return *reply,
         };
         let Some(open) = self.open.get_mut(&hold) else { return Reply::Unknown };
         let Some(request) = &mut open.request else { return Reply::Unknown };

@@ -51,11 +51,11 @@ fn a_quorum_gives_the_shortest_that_all_gave_and_once_is_shorter_than_any() {
 fn what_the_rule_does_not_offer_is_refused_with_what_it_offers() {
     let mut trial = Trial::new();
     trial.held(held(1, 1, 1, offering("ops")));
-    assert_eq!(trial.step(approves("kim", Some("2h"))), ["reply 9 offers 10m, 1h or run"]);
+    assert_eq!(trial.step(approves("kim", Some("2h"))), ["reply 9 NotOffered([For(600s), For(3600s), Run])"]);
     assert_eq!(trial.broker.request(id(1)).unwrap().state, State::Pending);
     let mut trial = Trial::new();
     trial.held(held(1, 1, 1, ask_people(60, "2 of ops", &[])));
-    assert_eq!(trial.step(approves("kim", Some("10m"))), ["reply 9 offers none"]);
+    assert_eq!(trial.step(approves("kim", Some("10m"))), ["reply 9 NotOffered([])"]);
     assert!(trial.broker.request(id(1)).unwrap().votes.is_empty());
 }
 

@@ -201,7 +201,6 @@ fn short(effect: &Effect) -> String {
             Reply::Decided => format!("reply {to} decided"),
             Reply::AlreadyDecided(decision) => format!("reply {to} already {}", allow(&decision.effect)),
             Reply::NotPending(state) => format!("reply {to} not pending {state:?}"),
-            Reply::NotOffered(offered) => format!("reply {to} offers {}", request::lengths(offered)),
             Reply::Unknown => format!("reply {to} unknown"),
             reply => format!("reply {to} {reply:?}"),
         },

@@ -45,6 +45,10 @@ const NOT_ON_CARDS: [&str; 14] = [
 pub struct Card {
     /// Which request; its shown form is the code that people type.
     pub request: RequestId,
+    /// The agent run that asks: what many requests of one run are gathered by.
+    pub run: String,
+    /// It is no request's card but a digest: so many requests stand in it.
+    pub more: Option<usize>,
     /// Who wants what and where, in one line.
     pub headline: String,
     /// How much harm it can do.
@@ -87,18 +91,29 @@ impl Card {
         let is_final = request.state.is_final();
         let verbs = if request.state == State::Pending { verbs.to_vec() } else { Vec::new() };
         let detail = whole.iter().map(|Line { label, text }| format!("{label:<LABEL_COLUMNS$}{text}")).collect();
-        let (id, risk) = (request.id, request.ask.risk);
+        let (id, risk, run) = (request.id, request.ask.risk, request.action.agent.clone());
         let (status, needs) = (status(request), Needs::of(&request.ask));
-        Self { request: id, headline, risk, lines, status, is_final, verbs, needs, digest, detail }
+        Self { request: id, run, more: None, headline, risk, lines, status, is_final, verbs, needs, digest, detail }
     }
 }
 
 impl Card {
+    /// What stands above it: code and risk, or how many requests a digest has.
+    pub fn title(&self) -> String {
+        match self.more {
+            None => format!("{}, risk {}", self.request, risk_name(self.risk)),
+            Some(1) => "1 more request".to_owned(),
+            Some(count) => format!("{count} more requests"),
+        }
+    }
+
     /// A card about nothing, to see whether a channel works.
     pub fn of_test(request: RequestId, host: &str) -> Self {
         let headline = format!("gatekeeper on {} tests this channel", safe(host));
         Self {
             request,
+            run: String::new(),
+            more: None,
             risk: Risk::Low,
             lines: vec![Line {
                 label: "note",
@@ -118,6 +133,8 @@ impl Card {
     pub fn of_forgotten(request: RequestId, headline: String) -> Self {
         Self {
             request,
+            run: String::new(),
+            more: None,
             headline,
             risk: Risk::default(),
             lines: Vec::new(),

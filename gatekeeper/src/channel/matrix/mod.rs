@@ -61,11 +61,18 @@ impl Matrix {
     }
 }
 
+/// Says which request a message is about. A digest is about none: a reaction to it means nothing.
+fn name_request(content: &mut Value, card: &Card) {
+    if card.more.is_none() {
+        content[REQUEST_FIELD] = json!(card.request);
+        content[DIGEST_FIELD] = json!(card.digest);
+    }
+}
+
 impl Channel for Matrix {
     async fn post(&self, card: &Card, once: &str) -> Result<MessageId, Failure> {
         let (mut content, _) = render::message(card);
-        content[REQUEST_FIELD] = json!(card.request);
-        content[DIGEST_FIELD] = json!(card.digest);
+        name_request(&mut content, card);
         self.send("m.room.message", once, &content).await
     }
 
@@ -89,8 +96,7 @@ impl Channel for Matrix {
 
     async fn edit(&self, message: &MessageId, card: &Card) -> Result<(), Failure> {
         let (mut content, _) = render::message(card);
-        content[REQUEST_FIELD] = json!(card.request);
-        content[DIGEST_FIELD] = json!(card.digest);
+        name_request(&mut content, card);
         let mut edit = content.clone();
         edit["body"] = json!(format!("* {}", content["body"].as_str().unwrap_or_default()));
         edit["m.new_content"] = content;

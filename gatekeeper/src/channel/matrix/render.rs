@@ -67,8 +67,9 @@ pub(super) fn message(card: &Card) -> (Value, bool) {
     };
     let headline = bounded(&card.headline);
     let rows: Vec<(&str, String)> = card.lines.iter().map(|Line { label, text }| (*label, bounded(text))).collect();
-    let mut formatted = format!("<b>{}</b> <code>{headline}</code><br>risk {}<br>", card.request, risk_name(card.risk));
-    let mut body = format!("{} {}\nrisk {}\n", card.request, unescape(&headline), risk_name(card.risk));
+    let title = if card.more.is_some() { card.title() } else { card.request.to_string() };
+    let mut formatted = format!("<b>{title}</b> <code>{headline}</code><br>risk {}<br>", risk_name(card.risk));
+    let mut body = format!("{title} {}\nrisk {}\n", unescape(&headline), risk_name(card.risk));
     for (label, text) in &rows {
         formatted.push_str(&format!("{label} <code>{text}</code><br>"));
         body.push_str(&format!("{label} {}\n", unescape(text)));

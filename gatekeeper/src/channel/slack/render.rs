@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::{
     Verb,
-    card::{Card, LABEL_COLUMNS, Line, risk_name},
+    card::{Card, LABEL_COLUMNS, Line},
     fit::{Fitted, fit, parts},
 };
 
@@ -114,7 +114,7 @@ fn button(verb: Verb, card: &Card) -> Value {
 
 /// A card's content.
 pub(super) fn card(card: &Card) -> Rendered {
-    let (code, risk) = (card.request, risk_name(card.risk));
+    let (code, title) = (card.request, card.title());
     let mut left = CARD_BYTES;
     let mut shortened = false;
     let mut bounded = |text: &str, left: &mut usize| {
@@ -138,7 +138,7 @@ pub(super) fn card(card: &Card) -> Rendered {
     }
     let shortened = shortened || left_out;
 
-    let mut blocks = vec![json!({ "type": "header", "text": plain(&format!("{code}, risk {risk}")) })];
+    let mut blocks = vec![json!({ "type": "header", "text": plain(&title) })];
     blocks.push(preformatted(&headline));
     if !lines.is_empty() {
         blocks.extend(parts(&lines, BLOCK_BYTES, as_it_is).iter().map(|part| preformatted(part)));
@@ -166,7 +166,7 @@ pub(super) fn card(card: &Card) -> Rendered {
         blocks.push(json!({ "type": "context", "elements": [plain(&how)] }));
     }
     let said = if card.is_final { status.first().map_or("", String::as_str) } else { card.headline.as_str() };
-    let text = fit(&format!("{code}, risk {risk}: {said}"), TEXT_BYTES, mrkdwn).text;
+    let text = fit(&format!("{title}: {said}"), TEXT_BYTES, mrkdwn).text;
     Rendered { text, blocks, shortened }
 }
 

@@ -185,11 +185,15 @@ impl Channel for Teams {
 
 /// A message with a card.
 fn shown(card: &Card, name: &str) -> Value {
-    let state = if card.is_final { "has ended" } else { "waits" };
+    let summary = match (card.more, card.is_final) {
+        (Some(_), _) => card.title(),
+        (None, true) => format!("{} has ended, risk {}", card.request, risk_name(card.risk)),
+        (None, false) => format!("{} waits, risk {}", card.request, risk_name(card.risk)),
+    };
     json!({
         "type": "message",
         // For notifications. Nothing that an agent chose.
-        "summary": format!("gatekeeper: {} {state}, risk {}", card.request, risk_name(card.risk)),
+        "summary": format!("gatekeeper: {summary}"),
         "attachments": [adaptive::attachment(adaptive::card(card, Offer::Buttons), name)],
     })
 }

@@ -12,7 +12,7 @@ mod key;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::{Client, StatusCode, Url, header::CONTENT_TYPE};
 
@@ -145,6 +145,8 @@ impl Webhook {
 }
 
 impl Channel for Webhook {
+    const DIGEST_PAUSE: Option<Duration> = None;
+
     async fn post(&self, card: &Card, once: &str) -> Result<MessageId, Failure> {
         let message = event::message(once);
         self.send(event::card(&message, card, &self.place, false, self.now_ms())).await?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     channel::Verb,
-    request::{Effect, GrantLength, Request, RequestId, SignedStatement, duration_ms},
+    request::{Effect, GrantLength, Notice, Request, RequestId, SignedStatement, duration_ms},
     text::Text,
 };
 
@@ -46,6 +46,12 @@ pub enum Call {
         effect: Effect,
         /// Why, in the reviewer's words.
         reason: Option<String>,
+    },
+    /// How actions ended, and why. The one call that an agent's processes may make: they are told about their own run only.
+    /// Answered by [`Reply::Why`].
+    Why {
+        /// Only about this request.
+        id: Option<RequestId>,
     },
     /// The grants in force. Answered by [`Reply::Grants`].
     Grants,
@@ -101,6 +107,7 @@ impl Call {
             Self::Show { .. } => "show",
             Self::Decide { .. } => "decide",
             Self::Act { .. } => "act",
+            Self::Why { .. } => "why",
             Self::Grants => "grants",
             Self::Revoke { .. } => "revoke",
             Self::Watch => "watch",
@@ -119,6 +126,8 @@ pub enum Reply {
     Status(Box<StatusReport>),
     /// A request, as it stands.
     Request(Box<Request>),
+    /// The latest notices, oldest first.
+    Why(Vec<Notice>),
     /// The grants in force, oldest first.
     Grants(Vec<GrantReport>),
     /// The grant is in force no more.
@@ -133,6 +142,9 @@ pub enum Reply {
         agent: String,
         /// The new cgroup, as a path below the cgroup mount, with a leading slash.
         cgroup: String,
+        /// The file in which it reads how its actions end; none if there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reasons: Option<String>,
     },
     /// The new rules are in force.
     Reloaded {

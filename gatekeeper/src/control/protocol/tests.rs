@@ -22,6 +22,8 @@ fn calls_read_back() {
         },
         Call::Act { id, verb: Verb::ApproveFor(GrantLength::Run), reason: None, signed: None },
         Call::Grants,
+        Call::Why { id: Some(id) },
+        Call::Why { id: None },
         Call::Revoke { id, reason: "no".to_owned() },
         Call::Watch,
         Call::Enrol {
@@ -48,7 +50,12 @@ fn replies_read_back() {
         Reply::Request(Box::new(samples::request(1))),
         Reply::End,
         Reply::Current,
-        Reply::Enrolled { agent: "builder".to_owned(), cgroup: "/gatekeeper/builder/1".to_owned() },
+        Reply::Enrolled { agent: "builder".to_owned(), cgroup: "/gatekeeper/builder/1".to_owned(), reasons: None },
+        Reply::Enrolled {
+            agent: "builder".to_owned(),
+            cgroup: "/gatekeeper/builder/1".to_owned(),
+            reasons: Some("/run/gatekeeper/reasons/x".to_owned()),
+        },
         Reply::Reloaded { policy, warnings: vec!["rule x never matches".to_owned()] },
         Reply::Detached { programs: 20, maps: 9, denied: 0 },
     ];

@@ -1,6 +1,6 @@
 //! One caller: reads its calls, checks each, and writes the answers.
 
-use std::{io, os::fd::AsFd as _, sync::Arc};
+use std::{io, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncWriteExt as _, Interest},
@@ -19,6 +19,10 @@ use crate::{
     request::{Context, Request},
 };
 
+/// Longest call of an agent's process, and how long it may take to send it: it has nothing to say but one word.
+const AGENT_CALL_BYTES: usize = 4 * 1024;
+const AGENT_CALL_TIME: Duration = Duration::from_secs(2);
+
 /// Bytes per read.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -36,6 +40,15 @@ pub(super) async fn serve(stream: UnixStream, peer: Peer, shared: &Shared) {
     while let Ok(()) = connection.serve_call().await {}
 }
 
+/// Serves a process of an agent: one call, which can only be [`Call::Why`]. Anything else is refused and reported, as is
+/// silence.
+pub(super) async fn serve_agent(stream: UnixStream, peer: Peer, shared: &Shared) {
+    let lines = Lines::new(AGENT_CALL_BYTES);
+    let mut connection = Connection { stream, peer, lines, shared };
+    // Either way it has ended.
+    let _: Result<(), Ended> = connection.serve_agent_call().await;
+}
+
 struct Connection<'a> {
     stream: UnixStream,
     peer: Peer,
@@ -44,6 +57,29 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
+    async fn serve_agent_call(&mut self) -> Result<(), Ended> {
+        let shared = self.shared;
+        let read = tokio::select! {
+            read = time::timeout(AGENT_CALL_TIME, self.next_frame()) => read,
+            () = shared.stopped() => return self.fail(stopping()).await,
+        };
+        // Looked at again: the answer is about the run in which it is now.
+        let inside = match self.shared.inspector.check(&self.peer) {
+            Err(Reason::InsideAgent { cgroup }) => cgroup,
+            Err(reason) => return self.refuse(reason).await,
+            Ok(()) => return Err(Ended),
+        };
+        let call = match read {
+            Ok(Ok(line)) => protocol::decode_call(&line).ok(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        let Some(call @ Call::Why { .. }) = call else {
+            return self.refuse(Reason::InsideAgent { cgroup: inside }).await;
+        };
+        let cgroup = String::from_utf8_lossy(inside.bytes()).into_owned();
+        self.answer(call, Some(cgroup)).await
+    }
+
     /// One call and its answer.
     async fn serve_call(&mut self) -> Result<(), Ended> {
         let shared = self.shared;
@@ -60,8 +96,13 @@ impl Connection<'_> {
         if let Err(reason) = self.shared.inspector.check(&self.peer) {
             return self.refuse(reason).await;
         }
+        self.answer(call, None).await
+    }
+
+    /// Hands a call to the daemon and writes what it says.
+    async fn answer(&mut self, call: Call, inside: Option<String>) -> Result<(), Ended> {
         let (reply, answer) = oneshot::channel();
-        let incoming = Incoming { call, peer: self.peer.clone(), reply };
+        let incoming = Incoming { call, peer: self.peer.clone(), inside, reply };
         if self.shared.outlets.calls.send(incoming).await.is_err() {
             return self.fail(stopping()).await;
         }
@@ -129,31 +170,41 @@ impl Connection<'_> {
 
     /// The next call, from the very process that connected.
     async fn read_call(&mut self) -> Result<Call, Ended> {
+        let line = match self.next_frame().await {
+            Ok(line) => line,
+            Err(Some(error)) => return Err(self.fail_frame(&error).await),
+            Err(None) => return Err(Ended),
+        };
+        match protocol::decode_call(&line) {
+            Ok(call) => Ok(call),
+            Err(error) => Err(self.fail_frame(&error).await),
+        }
+    }
+
+    /// The next frame, from the very process that connected. No error to tell: the connection has ended.
+    async fn next_frame(&mut self) -> Result<Vec<u8>, Option<FrameError>> {
         loop {
             match self.lines.next_line() {
-                Ok(Some(line)) => match protocol::decode_call(&line) {
-                    Ok(call) => return Ok(call),
-                    Err(error) => return Err(self.fail_frame(&error).await),
-                },
+                Ok(Some(line)) => return Ok(line),
                 Ok(None) => {}
-                Err(error) => return Err(self.fail_frame(&error).await),
+                Err(error) => return Err(Some(error)),
             }
-            self.stream.readable().await.map_err(|_| Ended)?;
+            self.stream.readable().await.map_err(|_| None)?;
             let mut buffer = vec![0; READ_BYTES];
             let read = self.stream.try_io(Interest::READABLE, || socket::receive(self.stream.as_fd(), &mut buffer));
             match read {
-                Ok((0, _)) => return Err(Ended),
+                Ok((0, _)) => return Err(None),
                 Ok((length, sender)) => {
                     let is_peer =
                         sender.is_some_and(|sender| sender.pid == self.peer.pid && sender.uid == self.peer.uid);
                     if !is_peer {
                         let pid = sender.map_or(0, |sender| sender.pid);
-                        self.refuse(Reason::ForeignSender { pid }).await?;
+                        self.refuse(Reason::ForeignSender { pid }).await.map_err(|Ended| None)?;
                     }
                     self.lines.push(&buffer[..length]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Err(Ended),
+                Err(_) => return Err(None),
             }
         }
     }

@@ -27,14 +27,20 @@ pub use self::place::BindError;
 use self::place::Place;
 use super::{
     accounts::Accounts,
-    peer::{AgentScope, Group, Inspector, Peer, Reason},
+    peer::{AgentScope, Caller, Group, Inspector, Peer, Reason},
     protocol::{self, Call, CallError, ErrorCode, Reply},
     socket::Credentials,
 };
-use crate::request::Request;
+use crate::{request::Request, text::Text};
 
 /// Callers at once. Each holds a descriptor and at most a frame in each direction.
 const MAX_CONNECTIONS: usize = 256;
+
+/// The same for processes of agents, all together: they take no places of reviewers.
+const MAX_AGENT_CONNECTIONS: usize = 8;
+
+/// How long an agent's place stays taken after its call, which bounds how often agents can call.
+const AGENT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a caller may take to send a whole call, from the connection or from the answer before. Nobody types here.
 const CALL_TIME: Duration = Duration::from_secs(10);
@@ -68,6 +74,9 @@ pub struct Incoming {
     pub call: Call,
     /// Who asks: checked, and alive a moment ago.
     pub peer: Peer,
+    /// The cgroup of a caller that is an agent's process, as a path below the cgroup mount. Then the call is
+    /// [`Call::Why`], and the answer may be about this agent's run only.
+    pub inside: Option<String>,
     /// Takes the answer. The caller may have gone by then; what was decided stands all the same.
     pub reply: oneshot::Sender<Result<Answer, CallError>>,
 }
@@ -169,6 +178,7 @@ impl Server {
         let (stopping_in, stopping) = watch::channel(false);
         let shared = Arc::new(Shared { inspector, outlets, unreported: Mutex::new(0), stopping });
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let agent_places = Arc::new(Semaphore::new(MAX_AGENT_CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -187,7 +197,32 @@ impl Server {
                 }
             };
             let peer = match shared.inspector.identify(stream.as_fd()) {
-                Ok(peer) => peer,
+                Ok(Caller::Permitted(peer)) => peer,
+                Ok(Caller::Agent(peer)) => {
+                    match Arc::clone(&agent_places).try_acquire_owned() {
+                        Ok(permit) => {
+                            let shared = Arc::clone(&shared);
+                            connections.spawn(async move {
+                                connection::serve_agent(stream, peer, &shared).await;
+                                // Who stops is not waited for.
+                                let pause = time::timeout(AGENT_PAUSE, shared.stopped());
+                                drop(pause.await);
+                                drop(permit);
+                            });
+                        }
+                        Err(_) => {
+                            let Peer { pid, uid, gid, .. } = peer;
+                            let cgroup = Text::from("(not looked at: too many calls)");
+                            shared.refused(Credentials { pid, uid, gid }, Reason::InsideAgent { cgroup });
+                            let error = CallError::new(ErrorCode::Busy, "agents call too often");
+                            turn_away(
+                                &stream,
+                                error.with_hint("wait a moment, or read the file in GATEKEEPER_REASONS"),
+                            );
+                        }
+                    }
+                    continue;
+                }
                 Err((credentials, reason)) => {
                     let error = reason.error();
                     shared.refused(credentials, reason);

@@ -135,14 +135,18 @@ fn prepare_directory(path: &Path, group: Option<&Group>) -> Result<File, BindErr
         _ => Path::new("."),
     };
     let failed = |source| BindError::Directory { path: directory.to_owned(), source };
-    // Closed to all others until its group is set. One that exists keeps the permissions it was given.
+    // Closed to all others until its group is set. One that exists keeps the permissions it was given. Others can pass
+    // through, and not look: agents find their own run's file below it by its name.
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => {
-            if let Some(group) = group {
+            let mode = if let Some(group) = group {
                 let gid = Some(Gid::from_raw(group.gid));
                 rustix::fs::chown(directory, None, gid).map_err(|error| failed(error.into()))?;
-                fs::set_permissions(directory, fs::Permissions::from_mode(0o750)).map_err(failed)?;
-            }
+                0o751
+            } else {
+                0o711
+            };
+            fs::set_permissions(directory, fs::Permissions::from_mode(mode)).map_err(failed)?;
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed(error)),
@@ -190,7 +194,7 @@ mod tests {
         let path = directory.path().join("run/control.sock");
         let (place, _listener) = Place::take(&path, None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o711);
         drop(place);
         assert!(!path.exists());
     }
@@ -202,7 +206,7 @@ mod tests {
         let gid = rustix::process::getegid().as_raw();
         let (_place, _listener) = Place::take(&path, Some(&Group { name: "review".to_owned(), gid })).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
-        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o750);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o751);
         assert_eq!(fs::metadata(&path).unwrap().gid(), gid);
     }
 

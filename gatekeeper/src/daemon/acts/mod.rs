@@ -289,5 +289,12 @@ pub(super) struct Judged {
     request: Arc<Request>,
 }
 
+impl Judged {
+    /// What it is about.
+    pub(super) fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The channel against the fake of Slack, which is strict about what Slack documents.
 
 mod acts;
+mod flood;
 mod posts;
 mod sockets;
 

@@ -2,7 +2,12 @@
 //! edits until it does, however often the server is away or wants to be left in peace.
 //!
 //! Only the latest state of a card counts, so what was overtaken while the server was away is never sent. What a message
-//! shows is remembered on disk before anything else is done, so a restarted daemon edits the cards that are there.
+//! shows is remembered on disk before anything else is done, so a restarted daemon edits the cards that are there. Under a
+//! flood [`super::plan`] says which requests have cards; the others stand in a digest, which [`gather`] keeps.
+
+mod gather;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -12,6 +17,7 @@ use std::{
 
 use tokio::{sync::mpsc, time};
 
+use self::gather::Gathered;
 use super::{
     Channel, Event, Failure, Inbox, MessageId,
     card::Card,
@@ -37,6 +43,8 @@ pub enum Order {
         /// Names this text among those of the request.
         once: String,
     },
+    /// Somebody wants the card of a request that stands in a digest.
+    Reveal(RequestId),
     /// These requests are known. What other cards are about ended while no daemon ran.
     Known(BTreeSet<RequestId>),
     /// Remember where to go on reading.
@@ -55,7 +63,8 @@ struct Entry {
 
 impl Entry {
     fn is_due(&self) -> bool {
-        self.shows.as_ref() != Some(&self.wanted)
+        // What stands in a digest has no message that could be edited.
+        self.message.is_some() && self.shows.as_ref() != Some(&self.wanted)
     }
 }
 
@@ -67,6 +76,7 @@ struct Outbox<C> {
     /// The order in which requests came.
     order: VecDeque<RequestId>,
     notes: VecDeque<(RequestId, Vec<String>, String)>,
+    gathered: Gathered,
     pause: Duration,
 }
 
@@ -77,6 +87,7 @@ pub async fn run<C: Channel>(
     inbox: Inbox,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) -> Option<Failure> {
+    let gathered = Gathered::new(store.digests());
     let mut outbox = Outbox {
         channel,
         store,
@@ -84,11 +95,19 @@ pub async fn run<C: Channel>(
         entries: BTreeMap::new(),
         order: VecDeque::new(),
         notes: VecDeque::new(),
+        gathered,
         pause: FIRST_PAUSE,
     };
     loop {
-        let order = orders.recv().await?;
-        outbox.take(order).await;
+        // Nothing is to be sent now; a digest may be later.
+        match outbox.gathered.next_due() {
+            Some(due) => {
+                if let Ok(order) = time::timeout_at(due, orders.recv()).await {
+                    outbox.take(order?).await;
+                }
+            }
+            None => outbox.take(orders.recv().await?).await,
+        }
         loop {
             // All that is there already, so that nothing is sent that was overtaken.
             while let Ok(order) = orders.try_recv() {
@@ -150,8 +169,10 @@ impl<C: Channel> Outbox<C> {
                     self.order.push_back(request);
                 }
             }
+            Order::Reveal(request) => self.gathered.reveal(request),
             Order::Add { request, lines, once } => self.notes.push_back((request, lines, once)),
             Order::Known(known) => {
+                self.gathered.know();
                 let left: Vec<_> = self
                     .store
                     .shown()
@@ -195,9 +216,11 @@ impl<C: Channel> Outbox<C> {
         let never_shown = |entry: &Entry| entry.message.is_none() && entry.wanted.is_final;
         self.entries.retain(|_, entry| !never_shown(entry));
         self.order.retain(|request| self.entries.contains_key(request));
-        let of = |request: &RequestId| self.entries.get(request);
         // First what waits for people, then what they were told about it, then what has ended.
-        let post = self.order.iter().copied().find(|id| of(id).is_some_and(|entry| entry.message.is_none()));
+        self.arrange().await;
+        let of = |request: &RequestId| self.entries.get(request);
+        let lacks = |id: &RequestId| of(id).is_some_and(|entry| entry.message.is_none()) && !self.gathered.has(*id);
+        let post = self.order.iter().copied().find(lacks);
         if let Some(request) = post {
             self.post(request).await?;
             return Ok(true);
@@ -208,6 +231,10 @@ impl<C: Channel> Outbox<C> {
             self.offer(request).await?;
             return Ok(true);
         }
+        if self.send_digest().await? {
+            return Ok(true);
+        }
+        let of = |request: &RequestId| self.entries.get(request);
         if let Some((request, lines, once)) = self.notes.pop_front() {
             let Some(message) = of(&request).and_then(|entry| entry.message.clone()) else { return Ok(true) };
             let result = self.channel.add(&message, &lines, &format!("{request} {once}")).await;
