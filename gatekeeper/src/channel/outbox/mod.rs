@@ -3,7 +3,7 @@
 //!
 //! Only the latest state of a card counts, so what was overtaken while the server was away is never sent. What a message
 //! shows is remembered on disk before anything else is done, so a restarted daemon edits the cards that are there. Under a
-//! flood [`super::plan`] says which requests have cards; the others stand in a digest, which [`gather`] keeps.
+//! flood `plan` says which requests have cards; the others stand in a digest, which `gather` keeps.
 
 mod gather;
 #[cfg(test)]
