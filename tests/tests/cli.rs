@@ -318,8 +318,8 @@ fn garbage_is_no_daemon() {
         (b"{}\n", "not a frame of the control protocol: missing field `version` at line 1 column 2"),
         (
             b"{\"version\":1,\"reply\":\"levitated\"}\n",
-            "not a frame of the control protocol: unknown variant `levitated`, expected one of `status`, `request`, `why`, `grants`, `revoked`, `end`, \
-             `current`, `enrolled`, `reloaded`, `detached` at line 1 column 32",
+            "not a frame of the control protocol: unknown variant `levitated`, expected one of `status`, `request`, `why`, \
+             `grants`, `revoked`, `end`, `current`, `enrolled`, `reloaded`, `detached` at line 1 column 32",
         ),
         (b"{\"version\":1}\n", "a frame of the control protocol without an answer in it"),
     ];
