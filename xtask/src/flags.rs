@@ -193,7 +193,7 @@ pub(crate) enum DemoChannel {
     Matrix,
 }
 
-/// Measure in guest instructions, in a VM where these can be counted.
+/// Measure in guest instructions, in a VM where these can be counted, then how long people wait, in one with a clock.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
