@@ -76,6 +76,8 @@ trait Stage: Sized {
     const WITHDRAWN: &'static str = "withdrawn: the process ended first";
     /// Whether what can be tapped stays with a card that has ended, where it is no part of the message.
     const BUTTONS_STAY: bool = false;
+    /// How many requests of one run have cards of their own at once; the others stand in a digest.
+    const CARDS_AT_ONCE: usize = 5;
     /// Whether a post whose answer is lost is found again, rather than made again.
     const FINDS_POSTS: bool = true;
 

@@ -65,6 +65,7 @@ fn id(card: &Shown) -> &str {
 }
 
 impl Stage for Terminal {
+    const CARDS_AT_ONCE: usize = usize::MAX;
     const NAME: &'static str = "cli";
     const APPROVED: &'static str = "decision allow, by first";
     const WITHDRAWN: &'static str = ", withdrawn";
