@@ -50,8 +50,11 @@ trait Chat {
     /// The account of the reviewer and the channel, as the configuration has them. Secrets go into the directory.
     fn configuration(&self, directory: &Path) -> Result<(String, String)>;
 
-    /// Clicks on the card of a request.
-    fn approve(&self, request: &str) -> Result<()>;
+    /// Finds the card of a request.
+    fn find(&self, request: &str) -> Result<String>;
+
+    /// Clicks on it.
+    fn approve(&self, card: &str) -> Result<()>;
 }
 
 /// What was measured on one channel.
@@ -150,8 +153,9 @@ verdict = "ask"
         let id = request["id"].as_str().context("a request without an id")?.to_owned();
         // Cheaper than anything that asks the server or the log, which would be measured, too.
         wait_until("the card is posted", || (daemon.status()["channels"][0]["shown"] == 1).then_some(()));
+        let card = chat.find(&id)?;
         let clicked = now_ns();
-        chat.approve(&id)?;
+        chat.approve(&card)?;
         ensure!(agent.finish() == "ok", "the agent could not open its file");
         wait_until("the request has ended", || (daemon.status()["channels"][0]["shown"] == 0).then_some(()));
         clicks.push((id, clicked));
@@ -233,13 +237,17 @@ impl Chat for Slack {
         Ok(("slack = \"T1/U1\"".to_owned(), channel))
     }
 
-    fn approve(&self, request: &str) -> Result<()> {
+    fn find(&self, request: &str) -> Result<String> {
         let ts = self.fake.look(|state| {
             let card = state.cards().into_iter().find(|card| card.blocks.to_string().contains(request));
             card.map(|card| card.ts.clone())
         });
+        ts.context("a card that is not there")
+    }
+
+    fn approve(&self, card: &str) -> Result<()> {
         let _inside = self.runtime.enter();
-        let click = json!({ "do": "click", "user": "U1", "action": "approve", "ts": ts });
+        let click = json!({ "do": "click", "user": "U1", "action": "approve", "ts": card });
         self.fake.command(&click).map(drop).map_err(anyhow::Error::msg)
     }
 }
@@ -271,9 +279,13 @@ impl Chat for Matrix {
         Ok((format!("matrix = \"{}\"", self.reviewer.id), channel))
     }
 
-    fn approve(&self, request: &str) -> Result<()> {
+    fn find(&self, request: &str) -> Result<String> {
         let card = self.reviewer.cards(&self.room, request).pop().context("a card that is not there")?;
         let card = card["event_id"].as_str().context("a card without an id")?;
+        Ok(card.to_owned())
+    }
+
+    fn approve(&self, card: &str) -> Result<()> {
         self.reviewer.react(&self.room, card, "✅");
         Ok(())
     }
