@@ -138,7 +138,8 @@ token = "{}"
             let (content, relation) = (&event["content"], &event["content"]["m.relates_to"]);
             let of = |id: &Value| shown.iter().position(|card| card.message.as_deref() == id.as_str());
             match (event["type"].as_str(), relation["rel_type"].as_str()) {
-                (Some("m.room.message"), None) if content["org.gatekeeper.request"].is_string() => shown.push(Shown {
+                // Cards, and digests, which name no request.
+                (Some("m.room.message"), None) if content["msgtype"] == "m.text" => shown.push(Shown {
                     message: event["event_id"].as_str().map(str::to_owned),
                     digest: content["org.gatekeeper.card"].as_str().map(str::to_owned),
                     text: text_of(content["formatted_body"].as_str().unwrap()),
