@@ -47,13 +47,14 @@ listen = "{listen}"
     daemon
 }
 
-/// A decision as it is sent.
-fn decision(key: &SshKey, request: &str, card: &str, verb: &str, nonce: &str) -> Call {
+/// An approval as it is sent. `told` is what the event said about the request.
+fn approval(key: &SshKey, told: &Value, card: &str, nonce: &str) -> Call {
+    let [request, host, boot] = ["request", "host", "boot"].map(|name| told[name].as_str().unwrap());
     let at = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap();
     let at = String::from_utf8(at.stdout).unwrap();
     let statement = format!(
-        "gatekeeper decision v1\nrequest: {request}\ncard: {card}\nverb: {verb}\nreason: looked at it\nat: {}\nnonce: \
-         {nonce}\n",
+        "gatekeeper decision v1\nrequest: {request}\nhost: {host}\nboot: {boot}\ncard: {card}\nverb: approve\nreason: \
+         looked at it\nat: {}\nnonce: {nonce}\n",
         at.trim()
     );
     let body = json!({ "signature": key.sign(&statement, "gatekeeper"), "statement": statement }).to_string();
@@ -74,11 +75,11 @@ fn a_signed_decision_lets_the_same_process_go_on() {
             fake.events().into_iter().map(|event| event.payload).find(of_request)
         })
     };
-    let digest = event("request.waiting")["data"]["digest"].as_str().unwrap().to_owned();
+    let told = event("request.waiting")["data"].clone();
+    let digest = told["digest"].as_str().unwrap().to_owned();
     wait_until("the daemon listens", || TcpStream::connect(listen).ok());
-    let decide = |key: &SshKey, digest: &str, nonce: &str| -> Reply {
-        send(listen, &decision(key, id(&request), digest, "approve", nonce))
-    };
+    let decide =
+        |key: &SshKey, digest: &str, nonce: &str| -> Reply { send(listen, &approval(key, &told, digest, nonce)) };
     // A key that is nobody's, and a card that was not the one.
     assert_eq!(decide(&stranger, &digest, "0123456789abcdef").status, 403);
     assert_eq!(decide(&reviewer, &"0".repeat(64), "0123456789abcdef").status, 409);
