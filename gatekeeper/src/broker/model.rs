@@ -63,6 +63,8 @@ struct Observer {
     /// Requests that were asked, with their deadline.
     asked: HashMap<RequestId, u64>,
     adopted: HashSet<u64>,
+    /// Holds that the kernel side told of.
+    known: HashSet<u64>,
 }
 
 impl Observer {
@@ -149,6 +151,7 @@ fn check(moves: Vec<Move>) {
                     2 => ask(10, true),
                     _ => ask(10, false),
                 };
+                observer.known.insert(hold);
                 Input::Held(Box::new(Held {
                     supersedes: supersedes.filter(|old| *old < hold),
                     context: with_context.then(Box::default),
@@ -158,10 +161,7 @@ fn check(moves: Vec<Move>) {
             }
             Move::Adopt { hold, decided } => {
                 // Once, and before anything else is known about the hold.
-                if step > 2 || !observer.adopted.insert(hold) || observer.asked.contains_key(&id(hold)) {
-                    continue;
-                }
-                if observer.decided.contains_key(&hold) {
+                if step > 2 || observer.known.contains(&hold) || !observer.adopted.insert(hold) {
                     continue;
                 }
                 let decision = decided.map(decision);

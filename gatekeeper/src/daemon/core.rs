@@ -282,7 +282,7 @@ impl Daemon {
         self.record(&record);
     }
 
-    fn remember(&mut self, held: &events::Held) {
+    pub(super) fn remember(&mut self, held: &events::Held) {
         let (key, tgid, since_ns, parent) = (held.key, held.task.pid, held.time_ns, held.task.parent);
         self.tasks.entry(held.hold).or_insert(HeldTask { key, tgid, since_ns, parent, ancestors: Vec::new() });
     }

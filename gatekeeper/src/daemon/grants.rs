@@ -81,6 +81,8 @@ impl Daemon {
 
     /// All is known of a hold whose rule offers grants: one allows it, or reviewers are asked.
     pub(super) fn facts(&mut self, held: Box<Held>, interpreter: Option<judge::ScriptInterpreter>, fact: &ScriptFact) {
+        // It may have ended meanwhile. Then the next scan finds that, and forgets what is kept of it here.
+        self.remember(&held);
         let now = self.now();
         let mut outcome = judge::outcome(judge::evaluate(&self.config.policy, &held.action, interpreter.as_ref()));
         if let broker::Outcome::Ask(ask) = &mut outcome {

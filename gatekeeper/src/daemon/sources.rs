@@ -138,9 +138,17 @@ pub(super) fn cgroups(watch: OwnedFd, events: &UnboundedSender<Event>) -> Result
 pub(super) fn kernel_log(log: kernel::KernelLog) -> Result<(), DaemonError> {
     let mut log = readable(log).map_err(|err| DaemonError::System("watch the kernel side's log", err))?;
     tokio::spawn(async move {
-        while let Ok(mut guard) = log.readable_mut().await {
-            guard.get_inner_mut().flush();
-            guard.clear_ready();
+        loop {
+            match log.readable_mut().await {
+                Ok(mut guard) => {
+                    guard.get_inner_mut().flush();
+                    guard.clear_ready();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the kernel side's log cannot be waited for, and is not written any more");
+                    return;
+                }
+            }
         }
     });
     Ok(())
