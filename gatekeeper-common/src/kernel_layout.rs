@@ -60,6 +60,9 @@ kernel_layout! {
     path_dentry = "path"."dentry";
     dentry_parent = "dentry"."d_parent";
     dentry_name = "dentry"."d_name.name";
+    dentry_name_len = "dentry"."d_name.len";
+    /// Where short names lie.
+    dentry_short_name = "dentry"."d_iname" | "d_shortname";
     dentry_inode = "dentry"."d_inode";
     inode_mode = "inode"."i_mode";
     inode_uid = "inode"."i_uid";

@@ -35,5 +35,5 @@ assert_layout! {
     AgentEntry: 16;
     PathPrefix: 256;
     PortKey: 8;
-    KernelLayout: 268;
+    KernelLayout: 276;
 }

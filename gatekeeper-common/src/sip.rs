@@ -74,7 +74,7 @@ impl Sip {
     }
 
     /// Ends the hash. `tail` holds the last `total % 8` bytes, little-endian, the rest zero; `total` is the number of
-    /// bytes hashed.
+    /// bytes hashed, or of those that the other words do not tell.
     #[inline(always)]
     pub const fn finish(mut self, tail: u64, total: u64) -> Digest {
         self.word(tail | (total << 56));

@@ -12,7 +12,14 @@ use gatekeeper_common::{
     sip::Digest,
 };
 
-use crate::{atomic::opaque, layout::offset, maps, maps::EVENTS, scratch::Scratch, task::Current};
+use crate::{
+    atomic::opaque,
+    layout::offset,
+    maps,
+    maps::EVENTS,
+    scratch::{self, Scratch},
+    task::Current,
+};
 
 /// What a record says beside the action.
 #[derive(Clone, Copy)]
@@ -32,6 +39,7 @@ pub(crate) fn with_action(slot: *mut Scratch, record: Record) -> bool {
     // SAFETY: a claimed slot; the helpers write what they are given.
     unsafe {
         let header = &raw mut (*slot).event.header;
+        (*header).reserved = 0;
         fill(header, record, current.key());
         let ids = bpf_get_current_pid_tgid();
         (*header).tgid = (ids >> 32) as u32;
@@ -83,15 +91,12 @@ fn without_action(record: Record, task: TaskKey, (tgid, tid): (u32, u32), wake: 
     let header = entry.as_mut_ptr();
     // SAFETY: reserved just now.
     unsafe {
+        scratch::clear(header);
         fill(header, record, task);
         (*header).tgid = tgid;
         (*header).tid = tid;
-        (*header).real_uid = 0;
-        (*header).cgroup = 0;
         (*header).login_uid = u32::MAX;
         (*header).session = u32::MAX;
-        (*header).parent_tgid = 0;
-        (*header).comm = [0; 16];
     }
     entry.submit(u64::from(wake));
 }
@@ -109,6 +114,5 @@ unsafe fn fill(header: *mut EventHeader, record: Record, task: TaskKey) {
         (*header).digest = record.digest;
         (*header).time_ns = bpf_ktime_get_boot_ns();
         (*header).stage = record.stage as u32;
-        (*header).reserved = 0;
     }
 }

@@ -9,7 +9,7 @@
 
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use aya_log_ebpf::debug;
-use gatekeeper_common::{Action, ActionKind, Counter, EventKind, Mode, Object, Refusal, sip::Digest};
+use gatekeeper_common::{ActionKind, Counter, EventKind, Mode, Refusal, sip::Digest};
 
 use crate::{
     atomic::opaque,
@@ -112,26 +112,15 @@ fn with_slot(
 #[inline(always)]
 fn begin(scope: Scope, kind: ActionKind, slot: *mut Scratch) {
     let cred = Current::new().pointer(offset!(task_cred));
-    let none = Object { dev: 0, ino: 0, size: 0, ctime_ns: 0, generation: 0, mode: 0, uid: 0, nlink: 0 };
+    let action = Scratch::action(slot);
+    scratch::clear(action);
     // SAFETY: a claimed slot; a valid map entry.
     unsafe {
         (*slot).walk.end = 0;
-        *Scratch::action(slot) = Action {
-            kind,
-            flags: 0,
-            agent: (*scope.agent).agent,
-            uid: cred.field(offset!(cred_euid)),
-            gid: cred.field(offset!(cred_egid)),
-            object: none,
-            other: none,
-            detail: 0,
-            path_len: 0,
-            name_len: 0,
-            args_len: 0,
-            env_len: 0,
-            argc: 0,
-            envc: 0,
-        };
+        (*action).kind = kind;
+        (*action).agent = (*scope.agent).agent;
+        (*action).uid = cred.field(offset!(cred_euid));
+        (*action).gid = cred.field(offset!(cred_egid));
     }
 }
 
@@ -144,11 +133,8 @@ fn judge(
     passed: impl FnOnce(*mut Scratch, u64) -> Result<(), Refusal>,
 ) -> i64 {
     let none = Digest { low: 0, high: 0 };
-    // SAFETY: a claimed slot; a valid map entry.
-    let (start, length, key) = unsafe {
-        (core::mem::offset_of!(gatekeeper_common::Event, action) as u64, (*slot).walk.end, (*scope.control).key)
-    };
-    let digest = match digest::of(slot, key, start, length + size_of::<Action>() as u64) {
+    // SAFETY: a valid map entry.
+    let digest = match digest::of_action(slot, unsafe { (*scope.control).key }) {
         Ok(digest) => digest,
         Err(refusal) => return refuse(scope, slot, refusal, 0, none, stage),
     };

@@ -174,14 +174,15 @@ pub(crate) fn wait(
         agent: question.agent,
         kind: question.kind,
         stage: question.stage,
-        published: 0,
+        // Unless publishing fails, below: setting it afterwards would cost each hold one more look into the map.
+        published: 1,
         reserved: 0,
     };
     HOLDS.insert(question.task, hold, NO_EXIST).map_err(|_| Refusal::HOLDS_FULL)?;
     stop(question.task)?;
     maps::count(Counter::HOLDS);
     debug!((), "hold {} begins: kind {} of task {}/{}", id, question.kind.0, question.tgid, question.tid);
-    publish(slot, question, id, supersedes);
+    publish(slot, question, id, supersedes, 1);
     Ok(())
 }
 
@@ -209,7 +210,7 @@ fn again(
     let (id, published) = (hold.id, hold.published);
     stop(question.task)?;
     if published == 0 || report {
-        publish(slot, question, id, 0);
+        publish(slot, question, id, 0, published);
     }
     Ok(())
 }
@@ -227,8 +228,9 @@ fn stop(task: TaskKey) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Tells the daemon. `was` is what the hold says of that so far.
 #[inline(always)]
-fn publish(slot: *mut Scratch, question: &Question, id: u64, supersedes: u64) {
+fn publish(slot: *mut Scratch, question: &Question, id: u64, supersedes: u64, was: u32) {
     let record = emit::Record {
         kind: EventKind::HELD,
         reason: 0,
@@ -237,12 +239,14 @@ fn publish(slot: *mut Scratch, question: &Question, id: u64, supersedes: u64) {
         digest: question.digest,
         stage: question.stage,
     };
-    if !emit::with_action(slot, record) {
+    let published = u32::from(emit::with_action(slot, record));
+    if published == 0 {
         maps::count(Counter::UNPUBLISHED_HOLDS);
-        return;
     }
-    if let Some(hold) = HOLDS.get_ptr_mut(question.task) {
+    if published != was
+        && let Some(hold) = HOLDS.get_ptr_mut(question.task)
+    {
         // SAFETY: a map entry that only this task's own runs write.
-        unsafe { (*hold).published = 1 };
+        unsafe { (*hold).published = published };
     }
 }

@@ -4,7 +4,7 @@
 //! rename everything. This walk looks at the mount tree alone. A concurrent rename can make it see a mixed path; the
 //! hook runs again before the action goes on, and a different path is a different digest.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use gatekeeper_common::{
@@ -16,7 +16,7 @@ use crate::{
     atomic::opaque,
     layout::offset,
     read::{self, Typed},
-    scratch::{REFUSED, Scratch},
+    scratch::{Name, REFUSED, SHORT_NAME_BYTES, Scratch, Walk},
     task::Current,
 };
 
@@ -39,8 +39,8 @@ pub(crate) enum View {
 /// `MNT_NS_INTERNAL`, from `fs/mount.h`: `ERR_PTR(-EINVAL)`.
 const MNT_NS_INTERNAL: u64 = -22_i64 as u64;
 
-/// Entries that are walked by plain loads, in the first mount. What is deeper, or behind a mount point, costs a helper
-/// call for each field.
+/// Entries that are walked by plain loads, in the first mount. What is deeper, or behind a mount point, costs helper
+/// calls.
 const PLAIN_STEPS: u32 = 24;
 
 /// Appends the path of `dentry` on `vfsmount` to the text. Returns its length and where it begins.
@@ -49,9 +49,7 @@ pub(crate) fn append(slot: *mut Scratch, vfsmount: Typed, dentry: Typed) -> Resu
     let mount = vfsmount.address().wrapping_sub(offset!(mount_mnt) as u64);
     let namespace: u64 = read::kernel(mount, offset!(mount_ns))?;
     // SAFETY: a claimed slot.
-    let walk = unsafe { &mut (*slot).walk };
-    walk.mount = mount;
-    walk.root = vfsmount.field(offset!(vfsmount_root));
+    enter(unsafe { &mut (*slot).walk }, mount)?;
     let length = run(slot, dentry)?;
     // SAFETY: a claimed slot.
     let nowhere = unsafe { (*slot).walk.outcome } == NOWHERE;
@@ -76,6 +74,33 @@ pub(crate) fn append_in_filesystem(slot: *mut Scratch, dentry: Typed) -> Result<
     walk.mount = 0;
     walk.root = 0;
     run(slot, dentry)
+}
+
+/// The walk goes on in this mount.
+#[inline(always)]
+fn enter(walk: &mut Walk, mount: u64) -> Result<(), Refusal> {
+    let (parent, point) = (offset!(mount_parent), offset!(mount_mountpoint));
+    let root = offset!(mount_mnt) + offset!(vfsmount_root);
+    walk.mount = mount;
+    [walk.parent, walk.point, walk.root] = if point == parent + 8 && root == parent + 16 {
+        // As it is in all kernels so far: one call in place of three.
+        read::kernel(mount, parent)?
+    } else {
+        [read::kernel(mount, parent)?, read::kernel(mount, point)?, read::kernel(mount, root)?]
+    };
+    Ok(())
+}
+
+/// A directory entry's parent, and the address of its name.
+#[inline(always)]
+fn entry(dentry: u64) -> Result<(u64, u64), Refusal> {
+    let (parent, name) = (offset!(dentry_parent), offset!(dentry_name));
+    if name == parent + 16 {
+        // As above.
+        let [parent, _, name] = read::kernel(dentry, parent)?;
+        return Ok((parent, name));
+    }
+    Ok((read::kernel(dentry, parent)?, read::kernel(dentry, name)?))
 }
 
 #[inline(always)]
@@ -112,7 +137,7 @@ fn run(slot: *mut Scratch, dentry: Typed) -> Result<u32, Refusal> {
 #[inline(always)]
 fn climb_plain(slot: *mut Scratch, dentry: Typed) {
     // SAFETY: a claimed slot.
-    let (walk, chain) = unsafe { (&mut (*slot).walk, (&raw mut (*slot).chain).cast::<u64>()) };
+    let (walk, chain) = unsafe { (&mut (*slot).walk, (&raw mut (*slot).chain).cast::<Name>()) };
     let root = walk.root;
     let mut dentry = dentry;
     let mut steps = 0;
@@ -122,7 +147,7 @@ fn climb_plain(slot: *mut Scratch, dentry: Typed) {
             break;
         }
         // SAFETY: fewer steps than the chain is long.
-        unsafe { *chain.add(steps as usize) = dentry.field(offset!(dentry_name)) };
+        note_name(unsafe { &mut *chain.add(steps as usize) }, dentry);
         dentry = parent;
         steps += 1;
     }
@@ -130,12 +155,26 @@ fn climb_plain(slot: *mut Scratch, dentry: Typed) {
     walk.dentry = dentry.address();
 }
 
+/// Notes an entry's name, and copies a short one, which lies in the entry itself.
+#[inline(always)]
+fn note_name(name: &mut Name, dentry: Typed) {
+    let inside = offset!(dentry_short_name);
+    name.address = dentry.field(offset!(dentry_name));
+    name.length = 0;
+    let length: u32 = dentry.field(offset!(dentry_name_len));
+    if name.address == dentry.address() + inside as u64 && length as usize <= SHORT_NAME_BYTES {
+        name.length = u64::from(length);
+        name.short =
+            [dentry.field(inside), dentry.field(inside + 8), dentry.field(inside + 16), dentry.field(inside + 24)];
+    }
+}
+
 /// One step towards the root. Returns 1 to end the loop.
 unsafe extern "C" fn climb(_: u32, slot: *const *mut Scratch) -> i64 {
     // SAFETY: the context that `repeat` passes on.
     let slot = unsafe { *slot };
     // SAFETY: the slot that `run` was given.
-    let (walk, chain) = unsafe { (&mut (*slot).walk, (&raw mut (*slot).chain).cast::<u64>()) };
+    let (walk, chain) = unsafe { (&mut (*slot).walk, (&raw mut (*slot).chain).cast::<Name>()) };
     match step(walk, chain) {
         Ok(more) => i64::from(!more),
         Err(refusal) => {
@@ -146,35 +185,31 @@ unsafe extern "C" fn climb(_: u32, slot: *const *mut Scratch) -> i64 {
 }
 
 #[inline(always)]
-fn step(walk: &mut crate::scratch::Walk, chain: *mut u64) -> Result<bool, Refusal> {
+fn step(walk: &mut Walk, chain: *mut Name) -> Result<bool, Refusal> {
     let dentry = walk.dentry;
-    let parent: u64 = read::kernel(dentry, offset!(dentry_parent))?;
-    if dentry == walk.root || dentry == parent {
-        if walk.mount == 0 {
+    if dentry == walk.root {
+        let (mount, above) = (walk.mount, walk.parent);
+        if above == mount {
             walk.outcome = ROOT;
             return Ok(false);
         }
-        if dentry != walk.root {
-            walk.outcome = NOWHERE;
-            return Ok(false);
-        }
-        let above: u64 = read::kernel(walk.mount, offset!(mount_parent))?;
-        if above == walk.mount {
-            walk.outcome = ROOT;
-            return Ok(false);
-        }
-        walk.dentry = read::kernel(walk.mount, offset!(mount_mountpoint))?;
-        walk.mount = above;
-        walk.root = read::kernel(above, offset!(mount_mnt) + offset!(vfsmount_root))?;
+        walk.dentry = walk.point;
+        enter(walk, above)?;
         return Ok(true);
+    }
+    let (parent, name) = entry(dentry)?;
+    if dentry == parent {
+        walk.outcome = if walk.mount == 0 { ROOT } else { NOWHERE };
+        return Ok(false);
     }
     let depth = opaque(walk.depth);
     if depth >= PATH_STEPS as u64 {
         return Err(Refusal::PATH_TOO_LONG);
     }
-    let name: u64 = read::kernel(dentry, offset!(dentry_name))?;
     // SAFETY: below the length of the chain.
-    unsafe { *chain.add(depth as usize) = name };
+    let place = unsafe { &mut *chain.add(depth as usize) };
+    place.address = name;
+    place.length = 0;
     walk.depth = depth + 1;
     walk.dentry = parent;
     Ok(true)
@@ -192,28 +227,49 @@ unsafe extern "C" fn write_name(_: u32, slot: *const *mut Scratch) -> i64 {
         return 1;
     }
     // SAFETY: below the length of the chain.
-    let name = unsafe { *(&raw const (*slot).chain).cast::<u64>().add(index as usize) };
+    let name = unsafe { &*(&raw const (*slot).chain).cast::<Name>().add(index as usize) };
     let end = opaque(walk.end);
     if end > TEXT_BYTES as u64 - 1 {
         walk.outcome = REFUSED + u64::from(Refusal::PATH_TOO_LONG.0);
         return 1;
     }
     // SAFETY: the text is more than NAME_BYTES longer than TEXT_BYTES.
-    let length = unsafe {
-        let target = (&raw mut (*slot).text).cast::<u8>().add(end as usize);
-        *target = b'/';
-        bpf_probe_read_kernel_str(target.add(1).cast(), NAME_BYTES, name as *const c_void)
+    let target = unsafe { (&raw mut (*slot).text).cast::<u8>().add(end as usize) };
+    // SAFETY: as above.
+    unsafe { *target = b'/' };
+    // With the slash.
+    let length = if name.length == 0 {
+        // SAFETY: as above.
+        let copied =
+            unsafe { bpf_probe_read_kernel_str(target.add(1).cast(), NAME_BYTES, name.address as *const c_void) };
+        if copied < 2 {
+            walk.outcome = REFUSED + u64::from(Refusal::READ_KERNEL.0);
+            return 1;
+        }
+        // The length counts the NUL, which the next name's slash overwrites.
+        copied as u64
+    } else {
+        // SAFETY: as above, and a short name is shorter than NAME_BYTES.
+        unsafe {
+            write_word(target.add(1), name.short[0]);
+            write_word(target.add(9), name.short[1]);
+            write_word(target.add(17), name.short[2]);
+            write_word(target.add(25), name.short[3]);
+        }
+        1 + name.length
     };
-    if length < 2 {
-        walk.outcome = REFUSED + u64::from(Refusal::READ_KERNEL.0);
-        return 1;
-    }
-    // The length counts the NUL, which the next name's slash overwrites.
-    walk.end = end + length as u64;
+    walk.end = end + length;
     if walk.end - walk.start > PATH_BYTES as u64 {
         walk.outcome = REFUSED + u64::from(Refusal::PATH_TOO_LONG.0);
         return 1;
     }
     walk.depth = index;
     0
+}
+
+/// Eight bytes, wherever they go. Rust has no unaligned store on this target, but the instruction set has.
+#[inline(always)]
+unsafe fn write_word(target: *mut u8, word: u64) {
+    // SAFETY: the caller gives a place for eight bytes.
+    unsafe { asm!("*(u64 *)({target} + 0) = {word}", target = in(reg) target, word = in(reg) word, options(nostack)) };
 }

@@ -16,6 +16,11 @@ use crate::{atomic, layout, maps::SCRATCHES};
 /// Bytes of [`Scratch::text`]: the longest text, and room for one read that begins at its last byte.
 pub(crate) const TEXT_SPACE: usize = TEXT_BYTES + ARGS_CHUNK;
 
+/// Words of an action.
+pub(crate) const ACTION_WORDS: usize = size_of::<Action>() / 8;
+/// As many, and one in front of them.
+pub(crate) const PACKED_WORDS: usize = ACTION_WORDS + 1;
+
 /// Slots that are tried before giving up.
 const TRIES: u32 = 32;
 
@@ -28,23 +33,44 @@ pub(crate) struct Scratch {
     pub(crate) walk: Walk,
     pub(crate) copy: Copy,
     pub(crate) sip: Sip,
-    /// Where [`crate::digest`] reads next, in bytes from the start of `event`, and how far.
+    /// Where [`crate::digest`] reads next, in bytes from the start of the slot.
     pub(crate) sip_at: u64,
+    /// What [`crate::digest`] hashes of the action.
+    pub(crate) packed: [u64; PACKED_WORDS],
     pub(crate) prefix_len: u32,
     pub(crate) prefix: PathPrefix,
     pub(crate) padding: u32,
-    /// Addresses of the names on the path, innermost first.
-    pub(crate) chain: [u64; PATH_STEPS],
+    /// The names on the path, innermost first.
+    pub(crate) chain: [Name; PATH_STEPS],
     pub(crate) event: Event,
     pub(crate) text: [u8; TEXT_SPACE],
+}
+
+/// Bytes of a name that are copied while its directory entry is at hand: no more than a kernel keeps in the entry
+/// (`DNAME_INLINE_LEN`, 32 or 40).
+pub(crate) const SHORT_NAME_BYTES: usize = 32;
+
+/// One name on a path.
+#[repr(C)]
+pub(crate) struct Name {
+    /// Where the kernel has it.
+    pub(crate) address: u64,
+    /// Bytes of `short` that are the name; 0: it has to be read from `address`.
+    pub(crate) length: u64,
+    pub(crate) short: [u64; SHORT_NAME_BYTES / 8],
 }
 
 /// State of a walk from a directory entry to the root.
 #[repr(C)]
 pub(crate) struct Walk {
     pub(crate) dentry: u64,
+    /// 0 where the hook knows none.
     pub(crate) mount: u64,
-    /// Root of the file system part that `mount` shows.
+    /// The mount that it is mounted on.
+    pub(crate) parent: u64,
+    /// The directory entry there that it covers.
+    pub(crate) point: u64,
+    /// Root of the file system part that it shows.
     pub(crate) root: u64,
     /// Entries of `chain` in use.
     pub(crate) depth: u64,
@@ -113,6 +139,19 @@ pub(crate) fn claim(owner: u64) -> Result<*mut Scratch, Refusal> {
 pub(crate) fn release(slot: *mut Scratch) {
     // SAFETY: a slot that this run claimed; a plain aligned store, visible before the next claim can succeed.
     unsafe { core::ptr::write_volatile(&raw mut (*slot).owner, 0) };
+}
+
+/// Writes zeros over a value whose size is a multiple of eight. The compiler's own way for this target is a call that
+/// writes byte by byte.
+#[inline(always)]
+pub(crate) fn clear<T>(value: *mut T) {
+    const { assert!(size_of::<T>() % 8 == 0 && align_of::<T>() == 8) };
+    let mut index = 0;
+    while index < size_of::<T>() / 8 {
+        // SAFETY: inside the value that the caller gives; volatile, or the compiler makes that call of it.
+        unsafe { core::ptr::write_volatile(value.cast::<u64>().add(index), 0) };
+        index += 1;
+    }
 }
 
 impl Scratch {

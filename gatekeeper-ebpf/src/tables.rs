@@ -28,14 +28,16 @@ pub(crate) fn path_may_match(
     if start > TEXT_BYTES as u64 {
         return Err(Refusal::PATH_TOO_LONG);
     }
-    let compared = if length as usize > PREFIX_BYTES { PREFIX_BYTES as u32 } else { length };
+    let compared = opaque(u64::from(length));
+    let compared = if compared > PREFIX_BYTES as u64 { PREFIX_BYTES as u64 } else { compared };
     // SAFETY: a claimed slot; the text is more than PREFIX_BYTES longer than TEXT_BYTES. The key is the number of
     // significant bits followed by the prefix, as `struct bpf_lpm_trie_key` wants.
     let found = unsafe {
-        (*slot).prefix_len = (4 + compared) * 8;
+        (*slot).prefix_len = (4 + compared as u32) * 8;
         (*slot).prefix.agent = (*agent).agent.to_be_bytes();
         let text = (&raw const (*slot).text).cast::<u8>().add(start as usize);
-        if bpf_probe_read_kernel((&raw mut (*slot).prefix.path).cast(), PREFIX_BYTES as u32, text.cast()) != 0 {
+        // What is behind the significant bits does not count.
+        if bpf_probe_read_kernel((&raw mut (*slot).prefix.path).cast(), compared as u32, text.cast()) != 0 {
             return Err(Refusal::READ_KERNEL);
         }
         bpf_map_lookup_elem((&raw const PREFIXES).cast_mut().cast(), (&raw const (*slot).prefix_len).cast::<c_void>())

@@ -213,12 +213,11 @@ fn approve(scope: Scope, slot: *mut Scratch, stage: u16, hold: u64) -> Result<()
     unsafe {
         let action = &*Scratch::action(slot);
         let key = (*scope.control).key;
-        let text = core::mem::offset_of!(Scratch, text) - core::mem::offset_of!(Scratch, event);
-        let start = text as u64 + u64::from(action.path_len) + u64::from(action.name_len);
+        let start = u64::from(action.path_len) + u64::from(action.name_len);
         let first_len = (*slot).copy.first_len;
         let tail_len = u64::from(action.args_len) + u64::from(action.env_len) - first_len;
-        (*exec).first = digest::of(slot, key, start, first_len)?;
-        (*exec).tail = digest::of(slot, key, start + first_len, tail_len)?;
+        (*exec).first = digest::of_text(slot, key, start, first_len)?;
+        (*exec).tail = digest::of_text(slot, key, start + first_len, tail_len)?;
         (*exec).first_len = first_len as u32;
         (*exec).tail_len = tail_len as u32;
         (*exec).argc = action.argc;
@@ -298,13 +297,12 @@ fn verify(scope: Scope, slot: *mut Scratch, bprm: Typed, exec: &ApprovedExec) ->
     if envc != exec.envc || replaced == 0 || replaced > 64 {
         return Err(Refusal::ARGS_CHANGED);
     }
-    let text = (core::mem::offset_of!(Scratch, text) - core::mem::offset_of!(Scratch, event)) as u64;
     let tail = if filename == interp {
         if replaced != 1 {
             return Err(Refusal::ARGS_CHANGED);
         }
         user_args::read_stack(slot, stack, exec.first_len)?;
-        let found = digest::of(slot, key, text, u64::from(exec.first_len))?;
+        let found = digest::of_text(slot, key, 0, u64::from(exec.first_len))?;
         if found.low != exec.first.low || found.high != exec.first.high {
             return Err(Refusal::ARGS_CHANGED);
         }
@@ -313,7 +311,7 @@ fn verify(scope: Scope, slot: *mut Scratch, bprm: Typed, exec: &ApprovedExec) ->
         user_args::skip_on_stack(slot, stack, u64::from(replaced))?
     };
     user_args::read_stack(slot, tail, exec.tail_len)?;
-    let found = digest::of(slot, key, text, u64::from(exec.tail_len))?;
+    let found = digest::of_text(slot, key, 0, u64::from(exec.tail_len))?;
     if found.low != exec.tail.low || found.high != exec.tail.high {
         return Err(Refusal::ARGS_CHANGED);
     }
