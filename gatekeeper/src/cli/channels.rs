@@ -53,7 +53,12 @@ pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit,
     match arguments.command {
         Command::Test { name, config } => test(&name, &load(&config)?, terminal),
         Command::Key { name, config } => {
-            terminal.output.line(daemon::public_key(&load(&config)?, &name).map_err(super::daemon::failure)?)?;
+            let key = daemon::public_key(&load(&config)?, &name).map_err(super::daemon::failure)?;
+            if terminal.output.is_json() {
+                terminal.output.object(&json!({ "channel": name, "key": key }))?;
+            } else {
+                terminal.output.line(key)?;
+            }
             Ok(Exit::Success)
         }
         Command::Slack { command: SlackCommand::Manifest } => {

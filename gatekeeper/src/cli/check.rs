@@ -2,12 +2,17 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::Terminal;
 use crate::{
     config::{Config, DEFAULT_PATH},
     daemon,
     exit::{Exit, Failure},
-    kernel::{Limits, probe},
+    kernel::{
+        Limits,
+        probe::{self, Finding},
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -29,21 +34,28 @@ const LIMITS: Limits = Limits {
 };
 
 pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
+    let (mut cgroup, mut bpf) = (None, PathBuf::from("/sys/fs/bpf/gatekeeper"));
     if let Some(path) = &arguments.config {
         let (config, warnings) =
             Config::load(path, &daemon::user_id).map_err(|errors| Failure::message(Exit::Configuration, errors))?;
         for warning in warnings {
-            terminal.output.line(&warning)?;
+            if terminal.output.is_json() {
+                terminal.output.object(&json!({ "warning": warning.to_string() }))?;
+            } else {
+                terminal.output.line(&warning)?;
+            }
         }
-        if !terminal.output.is_json() {
-            let line =
-                format!("ok    configuration: {} agents, {} rules", config.agents.len(), config.policy.rules().len());
-            terminal.output.line(&line)?;
+        let found = format!("{} agents, {} rules", config.agents.len(), config.policy.rules().len());
+        if terminal.output.is_json() {
+            terminal.output.object(&Finding { name: "configuration", ok: true, found, advice: None })?;
+        } else {
+            terminal.output.line(format_args!("ok    configuration: {found}"))?;
         }
+        (cgroup, bpf) = (config.paths.cgroup, config.paths.bpf);
     }
-    let root = daemon::find_cgroup_root(None);
+    let root = daemon::find_cgroup_root(cgroup.as_deref());
     let root = root.as_deref().map_err(|err| err.to_string());
-    let findings = probe::probe(&LIMITS, root, "/sys/fs/bpf/gatekeeper".as_ref());
+    let findings = probe::probe(&LIMITS, root, &bpf);
     for finding in &findings {
         if terminal.output.is_json() {
             terminal.output.object(finding)?;

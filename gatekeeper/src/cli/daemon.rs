@@ -21,10 +21,19 @@ pub(super) struct Arguments {
     kernel_log: u8,
 }
 
+/// Says which messages are written.
+const FILTER_VARIABLE: &str = "GATEKEEPER_LOG";
+
 pub(super) fn run(arguments: Arguments, terminal: &mut Terminal) -> Result<Exit, Failure> {
     // What the kernel side says is filtered there already, by its own level.
     let usual = if arguments.kernel_log == 0 { "info" } else { "info,gatekeeper_ebpf=trace" };
-    let filter = EnvFilter::try_from_env("GATEKEEPER_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
+    let filter = match std::env::var_os(FILTER_VARIABLE) {
+        None => EnvFilter::new(usual),
+        Some(written) => EnvFilter::try_new(written.to_string_lossy()).map_err(|err| {
+            let message = format!("{FILTER_VARIABLE} is no filter of messages ({err}); write such as `debug`");
+            Failure::message(Exit::Usage, message)
+        })?,
+    };
     // Under systemd the journal adds the time.
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

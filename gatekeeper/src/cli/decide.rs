@@ -149,7 +149,7 @@ pub(super) fn outcome(request: &Request, verb: Verb) -> Result<String, String> {
         (Verb::Extend, State::Pending) => {
             Ok(format!("{done} {id}, it waits until {}: {action}", time::rfc3339(*deadline_ms)))
         }
-        (Verb::Approve | Verb::Deny | Verb::DenyAndStop, State::Decided) => {
+        (Verb::Approve | Verb::ApproveFor(_) | Verb::Deny | Verb::DenyAndStop, State::Decided) => {
             Ok(format!("{done} {id}, the kernel applies it: {action}"))
         }
         (_, state) => Err(format!("request {id} was not {done}: it is {}", card::state_name(state))),
@@ -170,12 +170,15 @@ mod tests {
         let id = samples::request(1).id;
         let action = "exec /usr/bin/git: git push --force \"a b\\nc\"";
         let ok = |text: String| Ok(format!("{text}: {action}"));
-        assert_eq!(outcome(&in_state(State::Released), Verb::Approve), ok(format!("approved {id}, it went on")));
         assert_eq!(outcome(&in_state(State::Denied), Verb::Deny), ok(format!("denied {id}, it failed")));
         let stopped = outcome(&in_state(State::Denied), Verb::DenyAndStop);
         assert_eq!(stopped, ok(format!("denied {id}, it failed and its agent was stopped")));
         let extended = outcome(&in_state(State::Pending), Verb::Extend);
         assert_eq!(extended, ok(format!("extended {id}, it waits until 2023-11-14T22:18:20Z")));
+        for verb in [Verb::Approve, Verb::ApproveFor("run".parse().unwrap())] {
+            assert_eq!(outcome(&in_state(State::Released), verb), ok(format!("approved {id}, it went on")));
+            assert_eq!(outcome(&in_state(State::Decided), verb), ok(format!("approved {id}, the kernel applies it")));
+        }
         let expected = Err(format!("request {id} was not approved: it is withdrawn"));
         assert_eq!(outcome(&in_state(State::Withdrawn), Verb::Approve), expected);
         for (state, verb) in [

@@ -69,10 +69,7 @@ fn lines(report: &StatusReport) -> Vec<String> {
     for program in programs.iter().filter(|program| !program.attached) {
         lines.push(format!("NOT ATTACHED {}", safe(&program.name)));
     }
-    lines.push(format!(
-        "ring         {} of {} bytes in use, {} records lost",
-        ring.used_bytes, ring.size_bytes, ring.lost
-    ));
+    lines.push(format!("ring         {} bytes, {} records did not fit", ring.size_bytes, ring.lost));
     let health = match (&log.problem, log.healthy) {
         (Some(problem), _) => format!("PROBLEM: {}", safe(problem)),
         (None, true) => "healthy".to_owned(),
@@ -109,7 +106,7 @@ policy       4 rules, digest 0123456789abcdef
 holds        2 open, 1 requests wait for a reviewer
 agent        builder: /gatekeeper/builder/1
 programs     2 of 2 attached
-ring         0 of 4194304 bytes in use, 0 records lost
+ring         4194304 bytes, 3 records did not fit
 log          /var/lib/gatekeeper/log, 99 records, healthy
 channel      ops-room (matrix), shows 1 requests, PROBLEM: the server cannot be reached
 counter      holds 12

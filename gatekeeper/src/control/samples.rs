@@ -26,7 +26,7 @@ pub(crate) fn status() -> StatusReport {
         open_holds: 2,
         pending: 1,
         counters: BTreeMap::from([("holds".to_owned(), 12), ("reruns".to_owned(), 0)]),
-        ring: RingStatus { size_bytes: 1 << 22, used_bytes: 0, lost: 0 },
+        ring: RingStatus { size_bytes: 1 << 22, lost: 3 },
         log: LogStatus { path: "/var/lib/gatekeeper/log".to_owned(), healthy: true, records: 99, problem: None },
         channels: vec![ChannelStatus {
             name: "ops-room".to_owned(),

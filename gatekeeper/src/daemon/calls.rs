@@ -150,7 +150,6 @@ impl Daemon {
             pending: self.broker.open_requests().filter(|request| request.state == State::Pending).count() as u64,
             ring: RingStatus {
                 size_bytes: u64::from(self.config.limits.ring_bytes),
-                used_bytes: 0,
                 lost: lost("unpublished_holds") + lost("unpublished_others"),
             },
             counters,

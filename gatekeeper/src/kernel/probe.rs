@@ -50,8 +50,7 @@ pub fn probe(limits: &Limits, cgroup_root: Result<&Path, String>, bpf_directory:
                 text = format!("{text}: {err}");
                 source = err.source();
             }
-            // The verifier's log is for developers.
-            text.lines().next().unwrap_or_default().to_owned()
+            for_operators(&text).to_owned()
         }),
         Err(_) => Err("not tried: there is no cgroup to try it in".to_owned()),
     };
@@ -69,6 +68,12 @@ pub fn probe(limits: &Limits, cgroup_root: Result<&Path, String>, bpf_directory:
         }),
     ));
     findings
+}
+
+/// Without the verifier's log, which is for developers.
+fn for_operators(error: &str) -> &str {
+    let line = error.lines().next().unwrap_or_default();
+    line.split_once(". Verifier output:").map_or(line, |(before, _)| before)
 }
 
 fn version() -> Result<String, (String, String)> {
@@ -152,11 +157,23 @@ fn bpf_file_system(directory: &Path) -> Result<String, (String, String)> {
 
 /// With `kernel.ftrace_enabled=0` attached LSM programs are not called, silently.
 fn tracing() -> Result<String, (String, String)> {
-    match fs::read_to_string("/proc/sys/kernel/ftrace_enabled") {
+    match fs::read_to_string(trial::FTRACE) {
         Ok(value) if value.trim() == "0" => {
             Err(("kernel.ftrace_enabled is 0".to_owned(), "sysctl kernel.ftrace_enabled=1".to_owned()))
         }
         Ok(_) => Ok("kernel.ftrace_enabled is 1".to_owned()),
         Err(_) => Ok("this kernel cannot switch it off".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_log_is_left_out() {
+        let refused = "cannot attach `file_open`: BPF_PROG_LOAD returned EPERM. Verifier output: : EPERM";
+        assert_eq!(for_operators(refused), "cannot attach `file_open`: BPF_PROG_LOAD returned EPERM");
+        assert_eq!(for_operators("cannot make a cgroup: EROFS\n0: R1=ctx()"), "cannot make a cgroup: EROFS");
     }
 }

@@ -25,6 +25,8 @@ pub const CGROUP: &str = "gatekeeper/~trial";
 const LEVEL: u32 = 2;
 /// What the trial's process must get: an errno that mkdir itself gives in no such case.
 const ERRNO: i32 = 18;
+/// 0 here has the kernel call no attached LSM program, without a word.
+pub(super) const FTRACE: &str = "/proc/sys/kernel/ftrace_enabled";
 /// A trial takes milliseconds; a busy host gets more.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -36,10 +38,7 @@ pub enum TrialError {
     Kernel(#[from] KernelError),
     #[error("cannot {0} for the trial")]
     Setup(&'static str, #[source] io::Error),
-    #[error(
-        "the programs are attached, but the kernel does not call them: `bpf` must be among the active security modules; \
-         boot with `lsm={0}`"
-    )]
+    #[error("the programs are attached, but the kernel does not call them: {0}")]
     NotEnforced(String),
     #[error("the trial's action was neither held nor let go within {} s", PATIENCE.as_secs())]
     Silent,
@@ -177,7 +176,7 @@ fn run_with(maps: &mut impl Maps, cgroup_root: &Path, directory: &Path) -> Resul
     // A killed process is reaped too.
     let _ = child.wait();
     if fs::remove_dir(&target).is_ok() && result.is_ok() {
-        return Err(TrialError::NotEnforced(wanted_modules()));
+        return Err(TrialError::NotEnforced(why_not_called()));
     }
     result
 }
@@ -201,7 +200,7 @@ fn watch(maps: &mut impl Maps, child: &mut Child) -> Result<(), TrialError> {
         if let Some(status) = child.try_wait().map_err(|err| TrialError::Setup("wait for a process", err))? {
             return match status.code() {
                 Some(ERRNO) if denied => Ok(()),
-                Some(0) => Err(TrialError::NotEnforced(wanted_modules())),
+                Some(0) => Err(TrialError::NotEnforced(why_not_called())),
                 _ => Err(TrialError::WrongResult(status.to_string())),
             };
         }
@@ -243,11 +242,47 @@ pub fn process(cgroup_procs: &Path, target: &Path) -> u8 {
 
 /// The active security modules with `bpf` at the end.
 pub fn wanted_modules() -> String {
-    let active = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    wanted_of(&fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default())
+}
+
+fn wanted_of(active: &str) -> String {
     let active = active.trim();
     match active {
         "" => "landlock,lockdown,yama,integrity,apparmor,bpf".to_owned(),
         active if active.split(',').any(|module| module == "bpf") => active.to_owned(),
         active => format!("{active},bpf"),
+    }
+}
+
+/// Why attached programs are not called, and the way out.
+fn why_not_called() -> String {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    not_called(&read("/sys/kernel/security/lsm"), &read(FTRACE))
+}
+
+fn not_called(modules: &str, ftrace: &str) -> String {
+    if !modules.trim().split(',').any(|module| module == "bpf") {
+        format!("`bpf` must be among the active security modules; boot with `lsm={}`", wanted_of(modules))
+    } else if ftrace.trim() == "0" {
+        "kernel.ftrace_enabled is 0; run `sysctl kernel.ftrace_enabled=1`".to_owned()
+    } else {
+        "this host hinders it; see `gatekeeper check`".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_are_not_called_are_told_with_the_way_out() {
+        assert!(not_called("lockdown,yama\n", "1\n").ends_with("boot with `lsm=lockdown,yama,bpf`"));
+        assert!(not_called("lockdown,bpf\n", "0\n").contains("sysctl kernel.ftrace_enabled=1"));
+        assert!(not_called("lockdown,bpf\n", "1\n").contains("gatekeeper check"));
+    }
+
+    #[test]
+    fn the_documentation_names_the_trials_cgroup() {
+        assert!(include_str!("../../../docs/operating.md").contains(&format!("`/sys/fs/cgroup/{CGROUP}`")));
     }
 }

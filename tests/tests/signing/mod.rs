@@ -40,7 +40,7 @@ fn status() -> Value {
     json!({ "status": {
         "version": "0.1.0", "kernel": "6.12.0", "host": "web-1", "boot_id": "00112233-4455-6677-8899-aabbccddeeff",
         "mode": "enforce", "uptime_ms": 1, "policy": { "digest": "ab", "rules": 1 }, "agents": [], "programs": [],
-        "open_holds": 1, "pending": 1, "counters": {}, "ring": { "size_bytes": 1, "used_bytes": 0, "lost": 0 },
+        "open_holds": 1, "pending": 1, "counters": {}, "ring": { "size_bytes": 1, "lost": 0 },
         "log": { "path": "/log", "healthy": true, "records": 1, "problem": null }, "channels": [], "errors": []
     } })
 }

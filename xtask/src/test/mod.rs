@@ -23,8 +23,9 @@ use crate::{build, command, vm};
 const SCENARIO_PREFIX: &str = "kernel";
 /// A thousand held processes need some room.
 const GUEST_MEMORY_MIB: u32 = 4096;
-/// For all scenarios on one kernel, under emulation, on a busy machine of two processors.
-const GUEST_PATIENCE_SECONDS: u64 = 2400;
+/// For all scenarios on one kernel. Each test has a patience of its own; this one ends a guest that hangs, and a machine that
+/// builds besides has been seen to take more than 40 minutes.
+const GUEST_PATIENCE_SECONDS: u64 = 7200;
 /// Runs each test binary; `Running` is what cargo says, too, and what the summary goes by.
 const SCRIPT: &str = r#"filter=$1; shift; status=0
 for binary; do
@@ -45,6 +46,7 @@ pub(crate) fn run(checkout: &Checkout, flags: &TestFlags) -> Result<u8> {
         if flags.kernel.is_empty() { KERNELS.to_vec() } else { flags.kernel.iter().map(String::as_str).collect() };
     let kernels = names.iter().map(|name| setup::kernels::ensure(checkout, name)).collect::<Result<Vec<_>>>()?;
     build::everything(checkout)?;
+    let targets = Targets::find(&checkout.root().join("tests/tests"))?;
 
     let mut summary = Summary::new(flags.filter.is_some());
     if !flags.skip_host {
@@ -55,13 +57,14 @@ pub(crate) fn run(checkout: &Checkout, flags: &TestFlags) -> Result<u8> {
         summary.add(run_on_host(cargo, "units", flags)?);
         // The same profile as the scenarios: the harness is built once.
         let mut cargo = command::cargo(checkout);
-        cargo.args(["test", "--release", "--no-fail-fast", "--package", "gatekeeper-tests", "--lib", "--test", "cli"]);
+        cargo.args(["test", "--release", "--no-fail-fast", "--package", "gatekeeper-tests", "--lib", "--bins"]);
+        cargo.args(targets.host.iter().flat_map(|name| ["--test", name]));
         let path = std::env::var_os("PATH").unwrap_or_default();
         let directories = std::iter::once(checkout.programs()).chain(std::env::split_paths(&path));
         cargo.env("PATH", std::env::join_paths(directories).context("a directory in PATH has a colon in its name")?);
         summary.add(run_on_host(cargo, "cli", flags)?);
     }
-    let scenarios = build_scenarios(checkout)?;
+    let scenarios = build_scenarios(checkout, &targets.scenarios)?;
     for kernel in &kernels {
         eprintln!("\nbooting {} for the scenarios", kernel.release);
         summary.add(run_in_guest(checkout, kernel, &scenarios, &synapse, flags)?);
@@ -97,23 +100,37 @@ fn run_on_host(mut cargo: Command, name: &str, flags: &TestFlags) -> Result<Suit
     Ok(suite)
 }
 
-/// Builds the scenario tests and returns their binaries.
-fn build_scenarios(checkout: &Checkout) -> Result<Vec<PathBuf>> {
-    let targets = fs::read_dir(checkout.root().join("tests/tests")).context("cannot list tests/tests")?;
-    let mut names = Vec::new();
-    for target in targets {
-        let path = target.context("cannot list tests/tests")?.path();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        // A directory is a target when it has a main file, else it holds modules of one.
-        let is_target = path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
-        if name.starts_with(SCENARIO_PREFIX) && is_target {
-            names.push(name);
+/// Names of the test targets of `tests/`, each of which runs somewhere.
+#[derive(Debug, PartialEq, Eq)]
+struct Targets {
+    /// Those that run on this machine.
+    host: Vec<String>,
+    /// Those that run inside the VM.
+    scenarios: Vec<String>,
+}
+
+impl Targets {
+    fn find(directory: &Path) -> Result<Self> {
+        let problem = || format!("cannot list {}", directory.display());
+        let mut names = Vec::new();
+        for target in fs::read_dir(directory).with_context(problem)? {
+            let path = target.with_context(problem)?.path();
+            // A directory is a target when it has a main file, else it holds modules of one.
+            if path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file() {
+                names.push(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+            }
         }
+        names.sort();
+        let (scenarios, host): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.starts_with(SCENARIO_PREFIX));
+        if scenarios.is_empty() {
+            bail!("there is no scenario test: {} has no target that starts with {SCENARIO_PREFIX}", directory.display());
+        }
+        Ok(Self { host, scenarios })
     }
-    names.sort();
-    if names.is_empty() {
-        bail!("there is no scenario test: tests/tests has no target that starts with {SCENARIO_PREFIX}");
-    }
+}
+
+/// Builds the scenario tests and returns their binaries.
+fn build_scenarios(checkout: &Checkout, names: &[String]) -> Result<Vec<PathBuf>> {
     let mut cargo = command::cargo(checkout);
     cargo.args(["test", "--release", "--no-run", "--package", "gatekeeper-tests"]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
@@ -193,6 +210,24 @@ fn show(bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_target_runs_somewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["cli.rs", "review.rs", "kernel_one.rs"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        for name in ["kernel", "modules"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        fs::write(directory.path().join("kernel/main.rs"), "").unwrap();
+        fs::write(directory.path().join("modules/mod.rs"), "").unwrap();
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let expected = Targets { host: names(&["cli", "review"]), scenarios: names(&["kernel", "kernel_one"]) };
+        assert_eq!(Targets::find(directory.path()).unwrap(), expected);
+        let none = tempfile::tempdir().unwrap();
+        assert!(Targets::find(none.path()).unwrap_err().to_string().contains("no scenario test"));
+    }
 
     #[test]
     fn test_binaries_are_found_among_cargos_messages() {

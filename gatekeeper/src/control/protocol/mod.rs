@@ -361,8 +361,6 @@ pub struct ProgramStatus {
 pub struct RingStatus {
     /// Its size in bytes.
     pub size_bytes: u64,
-    /// What waits in it, in bytes.
-    pub used_bytes: u64,
     /// Records that did not fit.
     pub lost: u64,
 }
