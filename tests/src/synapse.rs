@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        OnceLock,
+        LazyLock, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -29,6 +29,9 @@ const START: Duration = Duration::from_secs(240);
 const CHAT: Duration = Duration::from_secs(120);
 /// Longest wait for one answer.
 const ANSWER: Duration = Duration::from_secs(60);
+/// Keeps connections, as clients do.
+static AGENT: LazyLock<ureq::Agent> =
+    LazyLock::new(|| ureq::Agent::config_builder().timeout_global(Some(ANSWER)).build().into());
 
 /// The server. It ends when it is dropped.
 #[derive(Debug)]
@@ -77,6 +80,15 @@ rc_login: {{ address: {{ per_second: 1000, burst_count: 1000 }}, account: {{ per
         let mut synapse = Self { directory, child: None };
         synapse.resume();
         synapse
+    }
+
+    /// A server that somebody else has started, with this port on loopback.
+    ///
+    /// # Panics
+    /// If another one was used before.
+    pub fn at(port: u16) -> Self {
+        assert_eq!(*PORT.get_or_init(|| port), port, "a process uses one server");
+        Self { directory: tempfile::tempdir().expect("a directory can be made"), child: None }
     }
 
     /// Where it is: a port that was free when it was first asked for.
@@ -272,15 +284,35 @@ impl User {
         });
     }
 
-    /// Waits until the bot has said a text in a thread.
-    pub fn wait_for_note(&self, room: &str, text: &str) {
+    /// Waits until the bot has said a text in a thread. The message that this is the thread of.
+    pub fn wait_for_note(&self, room: &str, text: &str) -> String {
         patiently(&format!("there is a note {text:?}"), || {
             let said = |event: &Value| {
-                event["content"]["m.relates_to"]["rel_type"] == "m.thread"
-                    && event["content"]["body"].as_str().is_some_and(|body| body.contains(text))
+                let relation = &event["content"]["m.relates_to"];
+                let is_said = event["content"]["body"].as_str().is_some_and(|body| body.contains(text));
+                let thread = relation["event_id"].as_str().filter(|_| relation["rel_type"] == "m.thread" && is_said);
+                thread.map(str::to_owned)
             };
-            self.events(room).iter().any(said).then_some(())
-        });
+            self.events(room).iter().find_map(said)
+        })
+    }
+
+    /// Waits until a message, which is no edit itself, shows a text, edits counted in. Its event id, and the text.
+    pub fn wait_for_message(&self, room: &str, text: &str) -> (String, String) {
+        patiently(&format!("a message shows {text:?}"), || {
+            let mut shown: Vec<(String, String)> = Vec::new();
+            for event in self.events(room) {
+                let (content, relation) = (&event["content"], &event["content"]["m.relates_to"]);
+                let said = |content: &Value| content["body"].as_str().unwrap_or_default().to_owned();
+                if relation["rel_type"] == "m.replace" {
+                    let original = shown.iter_mut().find(|(id, _)| relation["event_id"] == id.as_str());
+                    original.into_iter().for_each(|(_, body)| *body = said(&content["m.new_content"]));
+                } else if let Some(id) = event["event_id"].as_str() {
+                    shown.push((id.to_owned(), said(content)));
+                }
+            }
+            shown.into_iter().find(|(_, body)| body.contains(text))
+        })
     }
 
     /// Puts the token into a file that only its owner can read.
@@ -312,11 +344,10 @@ fn call(method: &str, path: &str, token: Option<&str>, content: Option<&Value>) 
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(ANSWER)).build().into();
     let body = content.map(Value::to_string);
     let mut answer = match body {
-        Some(body) => agent.run(request.header("content-type", "application/json").body(body)?)?,
-        None => agent.run(request.body(())?)?,
+        Some(body) => AGENT.run(request.header("content-type", "application/json").body(body)?)?,
+        None => AGENT.run(request.body(())?)?,
     };
     answer.body_mut().read_json()
 }

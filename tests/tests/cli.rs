@@ -597,9 +597,9 @@ fn a_watch_ends_with_the_daemon() {
 fn grants_and_revocations_are_one_line_each() {
     let grant = json!({
         "id": "AB12-CD34", "rule": "tools", "agent": "builder", "run": "/gatekeeper/builder/run-1",
-        "action": "exec /bin/true", "length": "10m", "given_at_ms": 1, "left_ms": 65_000, "by": ["kim", "lee"], "used": 2
+        "action": "exec /bin/true", "length": "10m", "given_at_ms": 1, "left_ms": 65_000, "by": ["first", "lead"], "used": 2
     });
-    let listed = "AB12-CD34  10m, 1m 5s left  used 2 times  by kim and lee  builder in /gatekeeper/builder/run-1  tools  \
+    let listed = "AB12-CD34  10m, 1m 5s left  used 2 times  by first and lead  builder in /gatekeeper/builder/run-1  tools  \
                   exec /bin/true\n";
     says(&mut Server::replying(json!({ "grants": [grant] })).run(&["grants"]), listed);
     says(&mut Server::replying(json!({ "grants": [] })).run(&["grants"]), "no grants are in force\n");

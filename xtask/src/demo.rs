@@ -60,7 +60,7 @@ pub(crate) fn run(checkout: &Checkout, flags: &DemoFlags) -> Result<u8> {
         kernel_log: None,
     };
     let arguments = std::iter::once(OsString::from(program)).chain(arguments).collect();
-    let order = vm::Order { machine: &machine, arguments, environment, interactive: true };
+    let order = vm::Order { machine: &machine, arguments, environment, interactive: true, server: None };
     vm::pass_through(checkout, &kernel, &order)
 }
 

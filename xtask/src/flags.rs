@@ -198,6 +198,7 @@ pub(crate) enum DemoChannel {
 #[command(after_help = "\
 Examples:
   cargo xtask bench
+  cargo xtask bench --latency                 only how long people wait
   cargo xtask bench --json --kernel 6.1 > before.json")]
 pub(crate) struct BenchFlags {
     /// The guest's kernel.
@@ -206,6 +207,9 @@ pub(crate) struct BenchFlags {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Measure only how long people wait.
+    #[arg(long, conflicts_with = "arguments")]
+    pub(crate) latency: bool,
     /// Arguments for the benchmark program itself.
     #[arg(last = true, value_name = "ARGUMENTS")]
     pub(crate) arguments: Vec<OsString>,

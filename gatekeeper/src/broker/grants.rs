@@ -186,7 +186,7 @@ mod tests {
             length,
             given_at_ms: 1,
             expires_ns,
-            by: vec!["kim".to_owned()],
+            by: vec!["first".to_owned()],
             quorum: None,
             danger_self_review: false,
             login_uid: None,

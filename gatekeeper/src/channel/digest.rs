@@ -43,6 +43,14 @@ pub(super) fn digest(cards: &[Arc<Card>], revision: u64) -> Option<Card> {
     Some(card(first.request, headline, risk, lines, status, false, count, revision))
 }
 
+/// Which of a digest's requests a text below it is about.
+pub(super) fn about(requests: &[RequestId]) -> String {
+    let listed: Vec<_> = requests.iter().take(LISTED).map(ToString::to_string).collect();
+    let more = requests.len().saturating_sub(LISTED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("This is about {}{more}.", listed.join(", "))
+}
+
 /// What a digest's message shows when nothing stands in it any more. `request` is one that stood there.
 pub(super) fn emptied(request: RequestId, headline: String, revision: u64) -> Card {
     let status = vec!["each of them has a card of its own now, or has ended".to_owned()];

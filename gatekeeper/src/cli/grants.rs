@@ -73,11 +73,11 @@ mod tests {
             length: "10m".parse().unwrap(),
             given_at_ms: 1,
             left_ms: Some(65_000),
-            by: vec!["kim".to_owned(), "lee".to_owned()],
+            by: vec!["first".to_owned(), "lead".to_owned()],
             used: 3,
         };
         let expected = format!(
-            "{}  10m, 1m 5s left  used 3 times  by kim and lee  builder in /gatekeeper/builder/run-1  tools  exec \
+            "{}  10m, 1m 5s left  used 3 times  by first and lead  builder in /gatekeeper/builder/run-1  tools  exec \
              /bin/true\\nforged",
             grant.id
         );

@@ -116,8 +116,8 @@ mod tests {
         let action = "exec /usr/bin/git: git push --force \"a b\\nc\"";
         let expected = [
             "ID         AGE    LEFT    RISK  AGENT                      USER  RULE      ACTION".to_owned(),
-            format!("{one}  1m 5s  3m 55s  high  builder                    ann   git-push  {action}"),
-            format!("{two}  1m 5s  3m 55s  high  an agent with a long name  ann   git-push  {action}"),
+            format!("{one}  1m 5s  3m 55s  high  builder                    dev   git-push  {action}"),
+            format!("{two}  1m 5s  3m 55s  high  an agent with a long name  dev   git-push  {action}"),
         ];
         assert_eq!(table(&[first, second], now), expected);
     }

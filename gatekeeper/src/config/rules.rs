@@ -303,7 +303,17 @@ impl Checker<'_> {
                 "add `reviewers`, or remove `escalate`",
             );
         }
-        if let (Some(grants), Some(true)) = (grants, second_factor.as_ref().map(|wanted| *wanted.as_ref())) {
+        let is_set = |key: &Option<Spanned<bool>>| key.as_ref().is_some_and(|value| *value.as_ref());
+        if let (Some(danger), true) =
+            (danger_allow_on_timeout, is_set(danger_allow_on_timeout) && is_set(second_factor))
+        {
+            self.fail(
+                danger.span(),
+                "whoever waits long enough would need no signature: the deadline allows without one",
+                "remove `danger_allow_on_timeout`, or `second_factor`",
+            );
+        }
+        if let (Some(grants), true) = (grants, is_set(second_factor)) {
             self.fail(
                 grants.span(),
                 "what is signed names no length, so nobody could give a grant here",
@@ -337,13 +347,13 @@ impl Checker<'_> {
                 refuse(&only_for_deny, "deny");
                 Some(RuleVerdict::Ask {
                     deadline: deadline_of_rule.unwrap_or(defaults.deadline),
-                    danger_allow_on_timeout: danger_allow_on_timeout.as_ref().is_some_and(|allow| *allow.as_ref()),
+                    danger_allow_on_timeout: is_set(danger_allow_on_timeout),
                     risk: risk_of_rule.unwrap_or_default(),
                     quorum,
                     escalation,
-                    danger_self_review: danger_self_review.as_ref().is_some_and(|may| *may.as_ref()),
+                    danger_self_review: is_set(danger_self_review),
                     comment,
-                    second_factor: second_factor.as_ref().is_some_and(|wanted| *wanted.as_ref()),
+                    second_factor: is_set(second_factor),
                     grants,
                 })
             }

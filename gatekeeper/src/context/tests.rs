@@ -358,8 +358,8 @@ fn terminals_have_the_names_that_people_know() {
 #[test]
 fn users_are_known_by_the_password_file() {
     let users =
-        parse_passwd(b"root:x:0:0::/root:/bin/sh\n# comment\nbad\nkim:x:1000:1000::/:/bin/sh\n:x:5:5::\n\xff:x:6:\n");
-    assert_eq!(users, [(0, "root".to_owned()), (1_000, "kim".to_owned())]);
+        parse_passwd(b"root:x:0:0::/root:/bin/sh\n# comment\nbad\ndev:x:1000:1000::/:/bin/sh\n:x:5:5::\n\xff:x:6:\n");
+    assert_eq!(users, [(0, "root".to_owned()), (1_000, "dev".to_owned())]);
 }
 
 #[test]
@@ -445,7 +445,7 @@ fn threads_that_get_stuck_hold_nothing_up() {
     let entrance = gate.clone();
     // Holds from 100 on get stuck after their first step.
     let gather = move |gathering: &Gathering, job: &Job| {
-        gathering.add(|context| context.user = Some("kim".to_owned()));
+        gathering.add(|context| context.user = Some("dev".to_owned()));
         if job.hold >= 100 {
             let (open, opened) = &*entrance;
             drop(opened.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
@@ -460,7 +460,7 @@ fn threads_that_get_stuck_hold_nothing_up() {
     for _ in 0..STUCK_THREADS {
         let (hold, context) = receive.recv_timeout(PATIENCE).unwrap();
         assert!(hold >= 100);
-        assert_eq!(context.user.as_deref(), Some("kim"), "what is there already is delivered");
+        assert_eq!(context.user.as_deref(), Some("dev"), "what is there already is delivered");
         assert_eq!(context.gaps, ["the rest could not be read within 20 ms"]);
     }
     assert_eq!((gatherer.timeouts(), gatherer.stuck_threads()), (STUCK_THREADS as u64, STUCK_THREADS));

@@ -102,18 +102,18 @@ mod tests {
     fn accounts_come_from_the_files() {
         let directory = tempfile::tempdir().unwrap();
         let passwd =
-            "root:x:0:0::/root:/bin/sh\nbroken\nann:x:1000:1000:Ann:/home/ann:/bin/sh\nben:x:1001:50::/:/bin/sh\n";
+            "root:x:0:0::/root:/bin/sh\nbroken\ndev:x:1000:1000:Dev:/home/dev:/bin/sh\noncall:x:1001:50::/:/bin/sh\n";
         std::fs::write(directory.path().join("passwd"), passwd).unwrap();
-        std::fs::write(directory.path().join("group"), "root:x:0:\n#\nreview:x:50:ann,eve\nempty:x:51:\n").unwrap();
+        std::fs::write(directory.path().join("group"), "root:x:0:\n#\nreview:x:50:dev,admin\nempty:x:51:\n").unwrap();
         let accounts = Accounts::below(directory.path());
-        assert_eq!(accounts.user_name(1000).unwrap().as_deref(), Some("ann"));
+        assert_eq!(accounts.user_name(1000).unwrap().as_deref(), Some("dev"));
         assert_eq!(accounts.user_name(7).unwrap(), None);
         assert_eq!(accounts.group_id("review").unwrap(), Some(50));
         assert_eq!(accounts.group_id("nobody").unwrap(), None);
         assert_eq!(accounts.group_name(51).unwrap().as_deref(), Some("empty"));
-        assert!(accounts.is_member("ann", 50).unwrap(), "listed");
-        assert!(accounts.is_member("ben", 50).unwrap(), "main group");
-        assert!(!accounts.is_member("an", 50).unwrap());
+        assert!(accounts.is_member("dev", 50).unwrap(), "listed");
+        assert!(accounts.is_member("oncall", 50).unwrap(), "main group");
+        assert!(!accounts.is_member("de", 50).unwrap());
         assert!(!accounts.is_member("", 51).unwrap() || !accounts.is_member("root", 51).unwrap());
         assert!(!accounts.is_member("root", 50).unwrap());
     }

@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn a_forbidden_socket_names_the_group_that_may() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("group"), "review:x:61234:ann\n").unwrap();
+        std::fs::write(directory.path().join("group"), "review:x:61234:dev\n").unwrap();
         let accounts = Accounts::below(directory.path());
         let path = directory.path().join("control.sock");
         std::fs::write(&path, "").unwrap();

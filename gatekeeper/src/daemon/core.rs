@@ -546,11 +546,9 @@ impl Daemon {
 
     /// When the loop has to wake up by itself.
     pub(super) fn next_ns(&mut self) -> Option<u64> {
-        let grants = self.grants.next_ns();
-        [self.deadline_ns, self.scan_ns, self.log_retry_ns, self.resumes.next_ns(), self.parents.next_ns(), grants]
-            .into_iter()
-            .flatten()
-            .min()
+        let asked = [self.deadline_ns, self.grants.next_ns(), self.channels.next_ns()];
+        let kernel = [self.scan_ns, self.log_retry_ns, self.resumes.next_ns(), self.parents.next_ns()];
+        asked.into_iter().chain(kernel).flatten().min()
     }
 
     /// Does what is due.
@@ -561,6 +559,9 @@ impl Daemon {
         }
         if self.grants.next_ns().is_some_and(|at| at <= now.boot_ns) {
             self.end_grants();
+        }
+        if self.channels.next_ns().is_some_and(|at| at <= now.boot_ns) {
+            self.end_early();
         }
         if self.log_retry_ns.is_some_and(|at| at <= now.boot_ns) {
             self.log_retry_ns = None;

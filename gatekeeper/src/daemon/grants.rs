@@ -275,3 +275,58 @@ fn report(grant: &Grant, used: u64, now_ns: u64) -> GrantReport {
 fn cgroup_id(root: &Path, cgroup: &str) -> Option<u64> {
     fs::metadata(root.join(cgroup.trim_start_matches('/'))).ok().map(|found| found.ino())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::{
+        super::{
+            Options,
+            conformance::place::{held, make_cgroups, paths},
+            start::{Prepared, prepare},
+        },
+        *,
+    };
+    use crate::kernel::stand_in;
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_hold_that_ends_while_it_is_looked_into() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path();
+        fs::set_permissions(base, fs::Permissions::from_mode(0o700)).unwrap();
+        make_cgroups(base);
+        let config = base.join("gatekeeper.toml");
+        let rule = "[[rule]]\nname = \"tools\"\naction = \"exec\"\nverdict = \"ask\"\ngrants = \"run\"\n";
+        fs::write(&config, format!("{}[[agent]]\nname = \"worker\"\n{rule}", paths(base))).unwrap();
+        let maps = stand_in::maps(&base.join("bpf"));
+        let options = Options { config, socket: None, kernel_log_level: 0 };
+        let Prepared { mut daemon, mut ring, mut incoming, .. } = prepare(options).unwrap();
+        daemon.apply_policy().unwrap();
+        for hold in [1, 2] {
+            maps.hold(held(hold, &[]));
+        }
+        daemon.drain(&mut ring);
+        let mut looked_into = 0;
+        while looked_into < 2 {
+            match incoming.recv().await.unwrap() {
+                Event::Script { held, interpreter } => {
+                    let (hold, now) = (held.hold, daemon.now());
+                    daemon.judged(held, interpreter, now);
+                    if hold == 1 {
+                        maps.end(1);
+                        daemon.drain(&mut ring);
+                    }
+                }
+                Event::Facts { held, interpreter, fact } => {
+                    daemon.facts(held, interpreter, &fact);
+                    looked_into += 1;
+                }
+                _ => {}
+            }
+        }
+        daemon.scan();
+        let kept: Vec<_> = daemon.grants.keys.keys().copied().collect();
+        assert_eq!((kept, daemon.broker.open_holds()), (vec![2], 1));
+    }
+}

@@ -22,7 +22,7 @@ use super::{
     sources::{self, Alarm, Sources},
 };
 use crate::{
-    broker::{Broker, Input},
+    broker::{Broker, Grant, Input, Restored},
     clock::{Clock, SystemClock},
     config::Config,
     context::Gatherer,
@@ -65,8 +65,25 @@ fn check_pid_namespace() -> Result<(), DaemonError> {
     if namespace.as_os_str() == "pid:[4026531836]" { Ok(()) } else { Err(DaemonError::PidNamespace) }
 }
 
-/// Runs the daemon within a runtime. Dropping this is as if the process was killed.
-pub(super) async fn serve(options: Options) -> Result<(), DaemonError> {
+/// A daemon that has taken over nothing yet, with what the loop needs.
+pub(super) struct Prepared {
+    pub(super) daemon: Daemon,
+    pub(super) ring: KernelEvents,
+    pub(super) incoming: mpsc::UnboundedReceiver<Event>,
+    server: Server,
+    kernel_log: Option<kernel::KernelLog>,
+    start: Start,
+    undo: Undo,
+    /// What the log has of earlier daemons.
+    open: Vec<Restored>,
+    grants: Vec<Grant>,
+}
+
+/// Takes the log, the socket and the kernel side, and makes the daemon.
+///
+/// # Errors
+/// One of them cannot be had.
+pub(super) fn prepare(options: Options) -> Result<Prepared, DaemonError> {
     let (config, warnings) = Config::load(&options.config, &judge::user_id)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -113,7 +130,7 @@ pub(super) async fn serve(options: Options) -> Result<(), DaemonError> {
     let start = kernel.start;
     // A kernel side that this daemon brought goes again if the daemon does not come up: without it, agents would wait for
     // nobody. One that was there stays, with what it holds.
-    let mut undo = Undo { bpf: (start == Start::Fresh).then(|| config.paths.bpf.clone()) };
+    let undo = Undo { bpf: (start == Start::Fresh).then(|| config.paths.bpf.clone()) };
     let kernel_log = if options.kernel_log_level == 0 { None } else { kernel.kernel_log() };
     tracing::info!(programs = kernel.attached().len(), "the kernel side runs: {start:?}");
     let ring = kernel.events()?;
@@ -127,16 +144,15 @@ pub(super) async fn serve(options: Options) -> Result<(), DaemonError> {
         let _ = contexts.send(Event::Context { hold, context: Box::new(context) });
     })
     .map_err(|err| DaemonError::System("start threads", err))?;
-    let scope = Arc::new(RwLock::new(HashSet::new()));
     let nonce = kernel.nonce;
-    let mut daemon = Daemon {
+    let daemon = Daemon {
         options,
         config,
         clock,
         kernel,
         agents,
         roots: Vec::new(),
-        scope: scope.clone(),
+        scope: Arc::new(RwLock::new(HashSet::new())),
         broker: Broker::new(nonce),
         log,
         gatherer,
@@ -159,6 +175,13 @@ pub(super) async fn serve(options: Options) -> Result<(), DaemonError> {
         ticket: None,
         stopping: false,
     };
+    Ok(Prepared { daemon, ring, incoming, server, kernel_log, start, undo, open, grants })
+}
+
+/// Runs the daemon within a runtime. Dropping this is as if the process was killed.
+pub(super) async fn serve(options: Options) -> Result<(), DaemonError> {
+    let Prepared { mut undo, mut daemon, ring, incoming, server, kernel_log, start, open, grants } = prepare(options)?;
+    let cgroup_root = daemon.agents.cgroup_root().to_owned();
     daemon.apply_policy()?;
     if let Some(cgroup) = judge::cgroup_of(std::process::id())
         && daemon.is_agents(&cgroup)
@@ -186,6 +209,7 @@ pub(super) async fn serve(options: Options) -> Result<(), DaemonError> {
     let (stop_server, stopped) = oneshot::channel::<()>();
     let (calls, call) = mpsc::channel(CALLS);
     let (refusals, refused) = mpsc::channel(CALLS);
+    let scope = daemon.scope.clone();
     let inside: Arc<AgentScope> = Arc::new(move |_, ids: &[u64]| {
         let roots = scope.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         ids.iter().any(|id| roots.contains(id))

@@ -248,7 +248,7 @@ mod tests {
     fn what_was_signed_is_told() {
         let leaf = |what: &str, evidence: serde_json::Value| {
             let by = serde_json::json!({
-                "kind": "reviewer", "name": "kim", "channel": "cli", "account": "0", "evidence": evidence,
+                "kind": "reviewer", "name": "first", "channel": "cli", "account": "0", "evidence": evidence,
             });
             let said = serde_json::json!({ "effect": "allow", "by": by, "reason": "seen", "at_ms": 0 });
             let record = serde_json::json!({ "wall_ms": 0, "index": 1, "type": what, "id": "AB12-CD34", what: said });
@@ -256,11 +256,11 @@ mod tests {
         };
         let start = "1970-01-01T00:00:00.000Z      1";
         let signed = serde_json::json!({ "event": "e", "signed": { "statement": "a\n", "signature": "b" } });
-        let expected = format!("{start} vote          AB12-CD34 allow by \"kim\" (cli 0) signed: \"seen\"");
+        let expected = format!("{start} vote          AB12-CD34 allow by \"first\" (cli 0) signed: \"seen\"");
         assert_eq!(leaf("vote", signed.clone()), expected);
-        let expected = format!("{start} decision      AB12-CD34 allow by \"kim\" (cli 0) signed: \"seen\"");
+        let expected = format!("{start} decision      AB12-CD34 allow by \"first\" (cli 0) signed: \"seen\"");
         assert_eq!(leaf("decision", signed), expected);
-        let expected = format!("{start} decision      AB12-CD34 allow by \"kim\" (cli 0): \"seen\"");
+        let expected = format!("{start} decision      AB12-CD34 allow by \"first\" (cli 0): \"seen\"");
         assert_eq!(leaf("decision", serde_json::json!({ "event": "e" })), expected);
     }
 

@@ -166,7 +166,7 @@ impl Daemon {
 
     fn decide(&mut self, hold: u64, effect: request::Effect) {
         let by = Decider::Reviewer {
-            name: "kim".to_owned(),
+            name: "first".to_owned(),
             channel: "cli".to_owned(),
             account: "1000".to_owned(),
             evidence: None,
@@ -635,7 +635,7 @@ fn lines_for_people_say_what_happened_and_forge_nothing() {
                 "{time}      1 hold          {id} builder exec /usr/bin/git push\\x1b[2J\\nforged \\u{{202e}}x by \
              bash[40] uid 1000 rule \"tools\""
             ),
-            format!("{time}      2 decision      {id} deny (errno 13) by \"kim\" (cli 1000): \"fine\\u{{202e}}\""),
+            format!("{time}      2 decision      {id} deny (errno 13) by \"first\" (cli 1000): \"fine\\u{{202e}}\""),
             format!("{time}      3 verdict       {id} deny (errno 13)"),
             format!("{time}      4 release       {id} deny (errno 13) state \"denied\""),
             format!(

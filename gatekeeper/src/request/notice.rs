@@ -106,9 +106,9 @@ mod tests {
             at_ms: 1,
         };
         let person = Decider::Reviewer {
-            name: "kim".to_owned(),
+            name: "first".to_owned(),
             channel: "room".to_owned(),
-            account: "@kim".to_owned(),
+            account: "@first".to_owned(),
             evidence: None,
         };
         for (decider, state, outcome) in [
@@ -120,7 +120,7 @@ mod tests {
             (request.decision, request.state) = (Some(by(decider)), state);
             assert_eq!(notice(&request).outcome, outcome);
             let json = serde_json::to_string(&notice(&request)).unwrap();
-            assert!(json.contains("not on a friday") && !json.contains("kim") && !json.contains("room"), "{json}");
+            assert!(json.contains("not on a friday") && !json.contains("first") && !json.contains("room"), "{json}");
         }
         request.state = State::Withdrawn;
         assert_eq!((notice(&request).outcome, notice(&request).reason), (NoticeKind::Withdrawn, None));

@@ -177,7 +177,7 @@ fn run_in_guest(
     arguments.push(flags.filter.clone().unwrap_or_default().into());
     arguments.extend(scenarios.iter().map(OsString::from));
     let environment = vec![(setup::synapse::VARIABLE.to_owned(), synapse.into())];
-    let order = vm::Order { machine: &machine, arguments, environment, interactive: false };
+    let order = vm::Order { machine: &machine, arguments, environment, interactive: false, server: None };
 
     let mut suite = Suite::new(format!("kernel {}", kernel.label));
     let mut pending = Vec::new();

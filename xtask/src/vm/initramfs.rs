@@ -15,16 +15,18 @@ use crate::command;
 
 /// What the guest needs before it has a root file system, where it is not built into the kernel.
 const WANTED_MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"];
+/// And for a network.
+const NETWORK_MODULE: &str = "virtio_net";
 
 const FILE: u32 = 0o100_000;
 const DIRECTORY: u32 = 0o040_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
-/// Writes the archive for a kernel whose modules lie in `modules`.
+/// Writes the archive for a kernel whose modules lie in `modules`; `network` says whether the guest has one.
 ///
 /// # Errors
 /// A file cannot be read, unpacked or written.
-pub(crate) fn write(archive: &Path, init: &Path, modules: Option<&Path>) -> Result<()> {
+pub(crate) fn write(archive: &Path, init: &Path, modules: Option<&Path>, network: bool) -> Result<()> {
     let mut cpio = Cpio::default();
     let init = fs::read(init).with_context(|| format!("cannot read {}", init.display()))?;
     cpio.add("dev", DIRECTORY | 0o755, (0, 0), &[]);
@@ -33,7 +35,7 @@ pub(crate) fn write(archive: &Path, init: &Path, modules: Option<&Path>) -> Resu
     let directory = MODULES_DIRECTORY.trim_start_matches('/');
     cpio.add(directory, DIRECTORY | 0o755, (0, 0), &[]);
     if let Some(modules) = modules {
-        for (index, path) in modules_in_order(modules)?.iter().enumerate() {
+        for (index, path) in modules_in_order(modules, network)?.iter().enumerate() {
             let name = module_name(path);
             cpio.add(&format!("{directory}/{index:02}-{name}.ko"), FILE | 0o644, (0, 0), &unpacked(path)?);
         }
@@ -43,11 +45,12 @@ pub(crate) fn write(archive: &Path, init: &Path, modules: Option<&Path>) -> Resu
 }
 
 /// The wanted modules and those they need, each after its dependencies. What is built in is not listed by depmod.
-fn modules_in_order(modules: &Path) -> Result<Vec<PathBuf>> {
+fn modules_in_order(modules: &Path, network: bool) -> Result<Vec<PathBuf>> {
     let index = modules.join("modules.dep");
     let text =
         fs::read_to_string(&index).with_context(|| format!("cannot read {} (written by depmod)", index.display()))?;
-    let order = order(&text, &WANTED_MODULES);
+    let wanted: Vec<_> = WANTED_MODULES.into_iter().chain(network.then_some(NETWORK_MODULE)).collect();
+    let order = order(&text, &wanted);
     Ok(order.into_iter().map(|path| modules.join(path)).collect())
 }
 

@@ -12,6 +12,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, IsTerminal as _};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,6 +37,9 @@ const TARGET_OF_INIT: &str = "init-target";
 /// `setup` refuses machines that cannot run this.
 const INIT_TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
+/// Where the guest finds the server that it can reach: an address of the emulator's own network.
+const SERVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
+
 /// What to run in the guest.
 pub(crate) struct Order<'a> {
     pub(crate) machine: &'a MachineFlags,
@@ -44,6 +48,22 @@ pub(crate) struct Order<'a> {
     pub(crate) environment: Vec<(String, OsString)>,
     /// Pass this program's standard streams through; without it, the guest has no input and no terminal.
     pub(crate) interactive: bool,
+    /// The one server of this machine that the guest can reach. Without it, the guest has no network.
+    pub(crate) server: Option<Server>,
+}
+
+/// A server of this machine.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    /// Run by the emulator for each connection, with the guest's side of it as standard input and output.
+    pub(crate) relay: Vec<OsString>,
+}
+
+impl Server {
+    /// Where the guest reaches it.
+    pub(crate) fn in_guest(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(SERVER_ADDRESS, self.port)
+    }
 }
 
 /// `cargo xtask vm`.
@@ -56,8 +76,13 @@ pub(crate) fn run(checkout: &Checkout, flags: &VmFlags) -> Result<u8> {
     if !flags.no_build {
         build::everything(checkout)?;
     }
-    let order =
-        Order { machine: &flags.machine, arguments: flags.command.clone(), environment: Vec::new(), interactive: true };
+    let order = Order {
+        machine: &flags.machine,
+        arguments: flags.command.clone(),
+        environment: Vec::new(),
+        interactive: true,
+        server: None,
+    };
     pass_through(checkout, &kernel, &order)
 }
 
@@ -93,13 +118,13 @@ pub(crate) fn boot(
     // Several VMs may run at once.
     let process = std::process::id();
     let archive = Temporary(directory.join(format!("initramfs-{process}.cpio")));
-    initramfs::write(&archive.0, &init, kernel.modules.as_deref())?;
+    initramfs::write(&archive.0, &init, kernel.modules.as_deref(), order.server.is_some())?;
     let log = match &order.machine.kernel_log {
         Some(path) => path.clone(),
         None => directory.join(format!("kernel-{process}.log")),
     };
     let plan = guest::Plan {
-        emulator: emulator(kernel, order.machine, &archive.0)?,
+        emulator: emulator(kernel, order, &archive.0)?,
         start: start(checkout, kernel, order)?,
         timeout: Duration::from_secs(order.machine.timeout),
         kernel_log: log,
@@ -144,7 +169,8 @@ fn build_init(checkout: &Checkout) -> Result<PathBuf> {
 }
 
 /// The emulator's command line, all but the channel.
-fn emulator(kernel: &Kernel, machine: &MachineFlags, archive: &Path) -> Result<Command> {
+fn emulator(kernel: &Kernel, order: &Order<'_>, archive: &Path) -> Result<Command> {
+    let machine = order.machine;
     let program = command::find_program("qemu-system-x86_64").context("qemu-system-x86_64 is not in PATH")?;
     let mut emulator = Command::new(program);
     emulator.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
@@ -162,7 +188,25 @@ fn emulator(kernel: &Kernel, machine: &MachineFlags, archive: &Path) -> Result<C
     let share = format!("local,path=/,mount_tag={ROOT_TAG},security_model=none,readonly=on,multidevs=remap");
     emulator.args(["-virtfs", &share]);
     emulator.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+    if let Some(server) = &order.server {
+        emulator.arg("-netdev").arg(network(server)?);
+        // No ROM: nothing boots from there, and distributions have it in another package.
+        emulator.args(["-device", "virtio-net-pci,netdev=network,romfile="]);
+    }
     Ok(emulator)
+}
+
+/// A network of the guest alone, in which nothing answers but one server.
+fn network(server: &Server) -> Result<String> {
+    let mut relay = String::new();
+    for word in &server.relay {
+        let word = word.to_str().context("a program whose path is no text cannot be the relay of a VM")?;
+        // The emulator splits this as a shell would.
+        relay.push_str(&format!(" '{}'", word.replace('\'', r"'\''")));
+    }
+    let forward = format!("tcp:{}-cmd:{}", server.in_guest(), relay.trim_start());
+    // A comma would end the option, two are one of its value.
+    Ok(format!("user,id=network,restrict=on,ipv6=off,guestfwd={}", forward.replace(',', ",,")))
 }
 
 fn kernel_arguments(machine: &MachineFlags) -> String {
@@ -272,6 +316,14 @@ mod tests {
     fn only_harmless_variables_are_passed() {
         assert!(["TERM", "LC_ALL", "GATEKEEPER_TRACE"].iter().all(|name| is_passed(OsStr::new(name))));
         assert!(!["PATH", "LD_PRELOAD", "CARGO_PKG_NAME", "PASSWORD"].iter().any(|name| is_passed(OsStr::new(name))));
+    }
+
+    #[test]
+    fn the_relays_words_reach_it_whole() {
+        let relay = ["/a b/it's", "x,y"].map(OsString::from).to_vec();
+        let network = network(&Server { port: 8008, relay }).unwrap();
+        let forward = r"guestfwd=tcp:10.0.2.100:8008-cmd:'/a b/it'\''s' 'x,,y'";
+        assert_eq!(network, format!("user,id=network,restrict=on,ipv6=off,{forward}"));
     }
 
     #[test]

@@ -194,10 +194,10 @@ mod tests {
             at_ms: 1,
         };
         let statement = SignedStatement { statement: "text".to_owned(), signature: "signature".to_owned() };
-        let votes = vec![vote("kim", None), vote("pat", Some(statement.clone()))];
+        let votes = vec![vote("first", None), vote("second", Some(statement.clone()))];
         let mut ask = samples::request(1).ask;
         assert_eq!(still_counting(votes.clone(), &ask), votes);
         ask.second_factor = true;
-        assert_eq!(still_counting(votes, &ask), [vote("pat", Some(statement))]);
+        assert_eq!(still_counting(votes, &ask), [vote("second", Some(statement))]);
     }
 }

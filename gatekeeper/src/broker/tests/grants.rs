@@ -33,8 +33,8 @@ fn granted(quorum: &str, approvals: &[(&str, Option<&str>)]) -> Option<GrantLeng
 
 #[test]
 fn a_quorum_gives_the_shortest_that_all_gave_and_once_is_shorter_than_any() {
-    assert_eq!(granted("ops", &[("kim", Some("1h"))]), Some(length("1h")));
-    assert_eq!(granted("ops", &[("kim", None)]), None);
+    assert_eq!(granted("ops", &[("first", Some("1h"))]), Some(length("1h")));
+    assert_eq!(granted("ops", &[("first", None)]), None);
     for (first, second, both) in [
         (Some("1h"), Some("10m"), Some("10m")),
         (Some("10m"), Some("1h"), Some("10m")),
@@ -43,7 +43,11 @@ fn a_quorum_gives_the_shortest_that_all_gave_and_once_is_shorter_than_any() {
         (None, Some("run"), None),
         (Some("run"), None, None),
     ] {
-        assert_eq!(granted("2 of ops", &[("kim", first), ("pat", second)]), both.map(length), "{first:?} {second:?}");
+        assert_eq!(
+            granted("2 of ops", &[("first", first), ("second", second)]),
+            both.map(length),
+            "{first:?} {second:?}"
+        );
     }
 }
 
@@ -51,11 +55,11 @@ fn a_quorum_gives_the_shortest_that_all_gave_and_once_is_shorter_than_any() {
 fn what_the_rule_does_not_offer_is_refused_with_what_it_offers() {
     let mut trial = Trial::new();
     trial.held(held(1, 1, 1, offering("ops")));
-    assert_eq!(trial.step(approves("kim", Some("2h"))), ["reply 9 NotOffered([For(600s), For(3600s), Run])"]);
+    assert_eq!(trial.step(approves("first", Some("2h"))), ["reply 9 NotOffered([For(600s), For(3600s), Run])"]);
     assert_eq!(trial.broker.request(id(1)).unwrap().state, State::Pending);
     let mut trial = Trial::new();
     trial.held(held(1, 1, 1, ask_people(60, "2 of ops", &[])));
-    assert_eq!(trial.step(approves("kim", Some("10m"))), ["reply 9 NotOffered([])"]);
+    assert_eq!(trial.step(approves("first", Some("10m"))), ["reply 9 NotOffered([])"]);
     assert!(trial.broker.request(id(1)).unwrap().votes.is_empty());
 }
 
@@ -63,7 +67,7 @@ fn what_the_rule_does_not_offer_is_refused_with_what_it_offers() {
 fn a_denial_grants_nothing() {
     let mut trial = Trial::new();
     trial.held(held(1, 1, 1, offering("ops")));
-    let Input::Decide { reply_to, id: of, decision, groups } = approves("kim", Some("1h")) else {
+    let Input::Decide { reply_to, id: of, decision, groups } = approves("first", Some("1h")) else {
         unreachable!("it is a decision")
     };
     let decision = Decision { effect: Act::Deny { errno: 1 }, ..decision };
@@ -74,7 +78,7 @@ fn a_denial_grants_nothing() {
 #[test]
 fn a_grant_allows_in_the_order_of_any_decision() {
     let mut trial = Trial::new();
-    let by = Decider::Grant { id: id(7), by: vec!["kim".to_owned()] };
+    let by = Decider::Grant { id: id(7), by: vec!["first".to_owned()] };
     assert_eq!(trial.held(held(1, 1, 1, Outcome::Allow { by })), ["log #1 settled 1 allow"]);
     assert_eq!(trial.logged(1), ["store 1 allow"]);
 }

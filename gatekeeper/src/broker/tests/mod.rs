@@ -95,7 +95,7 @@ fn by_person(effect: Act) -> Decision {
     Decision {
         effect,
         by: Decider::Reviewer {
-            name: "kim".to_owned(),
+            name: "first".to_owned(),
             channel: "cli".to_owned(),
             account: "1000".to_owned(),
             evidence: None,
@@ -219,7 +219,7 @@ fn an_approved_action_goes_on_after_its_decision_is_durable() {
         ["log hold 1", "gather 1", "notify 1 Asked Pending", "timer 30"]
     );
     trial.now = 1;
-    let context = Box::new(Context { user: Some("kim".to_owned()), ..Context::default() });
+    let context = Box::new(Context { user: Some("dev".to_owned()), ..Context::default() });
     assert_eq!(trial.step(Input::Context { hold: 1, context }), ["log context 1", "notify 1 Context Pending"]);
     trial.now = 2;
     assert_eq!(
@@ -233,7 +233,7 @@ fn an_approved_action_goes_on_after_its_decision_is_durable() {
     );
     trial.assert_empty();
     let request = trial.broker.request(id(1)).unwrap();
-    assert_eq!(request.context.user.as_deref(), Some("kim"));
+    assert_eq!(request.context.user.as_deref(), Some("dev"));
     assert_eq!((request.held_at_ms, request.deadline_ms), (at(0).wall_ms, at(60).wall_ms));
 }
 

@@ -26,25 +26,25 @@ fn a_quorum_is_of_distinct_people() {
     let mut trial = Trial::new();
     trial.held(held(1, 1, 1, ask_people(60, "2 of ops", &[])));
     assert_eq!(
-        trial.step(says(1, "kim", &["ops"], Act::Allow)),
-        ["log vote 1 kim", "notify 1 Voted Pending", "reply 9 Voted"]
+        trial.step(says(1, "first", &["ops"], Act::Allow)),
+        ["log vote 1 first", "notify 1 Voted Pending", "reply 9 Voted"]
     );
-    assert_eq!(trial.step(says(1, "kim", &["ops"], Act::Allow)), ["reply 9 VotedBefore"]);
-    assert_eq!(trial.step(says(1, "lee", &["leads"], Act::Allow))[0], "log vote 1 lee");
+    assert_eq!(trial.step(says(1, "first", &["ops"], Act::Allow)), ["reply 9 VotedBefore"]);
+    assert_eq!(trial.step(says(1, "lead", &["leads"], Act::Allow))[0], "log vote 1 lead");
     assert!(trial.logged(1).is_empty(), "no verdict before the quorum");
-    assert_eq!(trial.step(says(1, "pat", &["ops"], Act::Allow))[0], "log #1 decision 1 allow");
+    assert_eq!(trial.step(says(1, "second", &["ops"], Act::Allow))[0], "log #1 decision 1 allow");
     assert_eq!(trial.logged(1)[0], "store 1 allow");
     let voters: Vec<_> = trial.broker.request(id(1)).unwrap().votes.iter().map(|vote| name(&vote.by)).collect();
-    assert_eq!(voters, ["kim", "lee"]);
+    assert_eq!(voters, ["first", "lead"]);
 }
 
 #[test]
 fn one_denial_is_enough() {
     let mut trial = Trial::new();
     trial.held(held(1, 1, 1, ask_people(60, "2 of ops", &[])));
-    trial.step(says(1, "kim", &["ops"], Act::Allow));
+    trial.step(says(1, "first", &["ops"], Act::Allow));
     // Also by who approved before, and now knows better.
-    assert_eq!(trial.step(says(1, "kim", &["ops"], Act::Deny { errno: 1 }))[0], "log #1 decision 1 deny 1");
+    assert_eq!(trial.step(says(1, "first", &["ops"], Act::Deny { errno: 1 }))[0], "log #1 decision 1 deny 1");
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn time_reminds_then_asks_the_next_then_denies() {
     assert_eq!(trial.held(held(1, 1, 1, ask_people(100, "ops", &["leads"]))).last().unwrap(), "timer 50");
     trial.now = 50;
     assert_eq!(trial.step(Input::Tick), ["notify 1 Reminder(50) Pending", "timer 80"]);
-    assert_eq!(trial.step(says(1, "lee", &["leads"], Act::Allow))[0], "log vote 1 lee");
+    assert_eq!(trial.step(says(1, "lead", &["leads"], Act::Allow))[0], "log vote 1 lead");
     trial.now = 80;
     let expected =
         ["log escalated 1 Deadline", "notify 1 Escalated Pending", "notify 1 Reminder(80) Pending", "timer 100"];
@@ -90,7 +90,7 @@ fn people_escalate_and_extend_as_far_as_the_rule_goes() {
 fn a_new_daemon_knows_who_has_approved() {
     let mut trial = Trial::new();
     let by = Decider::Reviewer {
-        name: "kim".to_owned(),
+        name: "first".to_owned(),
         channel: "cli".to_owned(),
         account: "1".to_owned(),
         evidence: None,
@@ -98,6 +98,6 @@ fn a_new_daemon_knows_who_has_approved() {
     let vote = Vote { by, groups: BTreeSet::from(["ops".to_owned()]), reason: None, grant: None, at_ms: 1 };
     trial.step(Input::Adopt(vec![Restored { votes: vec![vote], ..restored(1, None) }]));
     trial.held(held(1, 1, 1, ask_people(60, "2 of ops", &[])));
-    assert_eq!(trial.step(says(1, "kim", &["ops"], Act::Allow)), ["reply 9 VotedBefore"]);
-    assert_eq!(trial.step(says(1, "pat", &["ops"], Act::Allow))[0], "log #1 decision 1 allow");
+    assert_eq!(trial.step(says(1, "first", &["ops"], Act::Allow)), ["reply 9 VotedBefore"]);
+    assert_eq!(trial.step(says(1, "second", &["ops"], Act::Allow))[0], "log #1 decision 1 allow");
 }

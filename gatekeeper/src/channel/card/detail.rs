@@ -324,11 +324,11 @@ deadline     2023-11-14T22:18:20Z (3m 55s left, then denied)
 agent        builder
 intent       publish the release
 labels       ticket=OPS-7
-user         ann (uid 1000, gid 1000), logged in as ann (uid 1000)
+user         dev (uid 1000, gid 1000), logged in as dev (uid 1000)
 process      4000 \"ba\\x1b[2Jsh\", thread 4001, parent 3999
 runs now     /bin/bash
 started as   bash -c \"git push --force\"
-directory    /home/ann/project
+directory    /home/dev/project
 ancestry     3999 /usr/bin/node: node agent.js
              1 ?
 cgroup       /gatekeeper/builder/1
@@ -336,7 +336,7 @@ session      3
 sha256       ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff
 context env  PATH=/usr/bin
 new env      PATH=/usr/bin
-             HOME=/home/ann
+             HOME=/home/dev
 digest       00112233445566778899aabbccddeeff
 hold         1, cgroup id 88, task started 77 ns after boot
 ";

@@ -1,13 +1,13 @@
 //! What people do in the room: reactions to cards, and typed commands.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
-use tokio::time;
+use tokio::{sync::mpsc, time};
 
-use super::{DIGEST_FIELD, Matrix, REQUEST_FIELD, render};
+use super::{DIGEST_FIELD, KnownCard, Matrix, REQUEST_FIELD, render};
 use crate::{
-    channel::{Account, Act, Answer, Evidence, Failure, Inbox, MessageId, Standing, Verb, command},
+    channel::{Account, Act, Answer, Event, Evidence, Failure, Inbox, MessageId, Standing, Verb, command},
     request::RequestId,
 };
 
@@ -18,14 +18,21 @@ const TIMELINE: u32 = 100;
 /// First pause after a failure, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(15);
-/// Cards whose request is remembered, so that each reaction need not ask for it.
-const CARDS: usize = 1_000;
+/// Notes that wait to be sent. Who does more than that at once is not told of all of it.
+const NOTES: usize = 64;
 
-/// Which card a message of the bot's is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct KnownCard {
-    request: RequestId,
-    digest: Option<String>,
+/// How far the room has been read.
+#[derive(Debug, Default)]
+struct Place {
+    cursor: Option<String>,
+    /// Events after the cursor that were dealt with already.
+    done: BTreeSet<String>,
+}
+
+/// What somebody is told in a thread.
+struct Note {
+    once: String,
+    content: Value,
 }
 
 struct Listener<'a> {
@@ -33,21 +40,30 @@ struct Listener<'a> {
     inbox: &'a Inbox,
     /// The bot itself.
     own: String,
-    cards: BTreeMap<String, KnownCard>,
+    notes: &'a mpsc::Sender<Note>,
 }
 
-/// Takes what people do until something is fatal.
-pub(super) async fn run(matrix: &Matrix, inbox: &Inbox, mut cursor: Option<String>) -> Failure {
+/// Takes what people do until something is fatal. Whom the server does not let tell something, keeps nobody back.
+pub(super) async fn run(matrix: &Matrix, inbox: &Inbox, cursor: Option<String>) -> Failure {
+    let (notes, queued) = mpsc::channel(NOTES);
+    tokio::select! {
+        failure = listen(matrix, inbox, cursor, &notes) => failure,
+        failure = tell(matrix, inbox, queued) => failure,
+    }
+}
+
+async fn listen(matrix: &Matrix, inbox: &Inbox, cursor: Option<String>, notes: &mpsc::Sender<Note>) -> Failure {
+    let mut place = Place { cursor, ..Place::default() };
     let mut pause = FIRST_PAUSE;
     let mut listener = None;
     loop {
         let result = async {
             if listener.is_none() {
-                listener = Some(start(matrix, inbox).await?);
+                listener = Some(start(matrix, inbox, notes).await?);
                 inbox.up().await;
             }
-            match &mut listener {
-                Some(listener) => listener.poll(&mut cursor).await,
+            match &listener {
+                Some(listener) => listener.poll(&mut place).await,
                 None => Ok(()),
             }
         };
@@ -68,8 +84,35 @@ pub(super) async fn run(matrix: &Matrix, inbox: &Inbox, mut cursor: Option<Strin
     }
 }
 
+/// Tells people in threads what became of what they did, until something is fatal.
+async fn tell(matrix: &Matrix, inbox: &Inbox, mut notes: mpsc::Receiver<Note>) -> Failure {
+    // Who sends them lasts longer than this.
+    while let Some(Note { once, content }) = notes.recv().await {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match matrix.send("m.room.message", &once, &content).await {
+                Ok(_) | Err(Failure::Refused(_)) => break,
+                Err(Failure::Limited(wait)) => time::sleep(wait).await,
+                Err(failure @ Failure::Fatal(_)) => return failure,
+                Err(failure @ Failure::Outage(_)) => {
+                    if pause == FIRST_PAUSE {
+                        inbox.tell(Event::Problem(failure)).await;
+                    }
+                    time::sleep(pause).await;
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+            }
+        }
+    }
+    std::future::pending().await
+}
+
 /// Finds out who the bot is, and whether it can do its work in the room.
-async fn start<'a>(matrix: &'a Matrix, inbox: &'a Inbox) -> Result<Listener<'a>, Failure> {
+async fn start<'a>(
+    matrix: &'a Matrix,
+    inbox: &'a Inbox,
+    notes: &'a mpsc::Sender<Note>,
+) -> Result<Listener<'a>, Failure> {
     let whoami = matrix.api.get(&["account", "whoami"], &[]).await?;
     let own = whoami["user_id"].as_str().unwrap_or_default().to_owned();
     // Does nothing where the bot is in it already, and accepts its invitation otherwise.
@@ -80,17 +123,17 @@ async fn start<'a>(matrix: &'a Matrix, inbox: &'a Inbox) -> Result<Listener<'a>,
             "the room is encrypted, and the bot could not read what people decide; use an unencrypted, invite-only room"
                 .to_owned(),
         )),
-        Err(Failure::Refused(_)) => Ok(Listener { matrix, inbox, own, cards: BTreeMap::new() }),
+        Err(Failure::Refused(_)) => Ok(Listener { matrix, inbox, own, notes }),
         Err(failure) => Err(failure),
     }
 }
 
 impl Listener<'_> {
     /// Waits for what happens next and hands it over, then has the place remembered.
-    async fn poll(&mut self, cursor: &mut Option<String>) -> Result<(), Failure> {
+    async fn poll(&self, place: &mut Place) -> Result<(), Failure> {
         let types = json!(["m.room.message", "m.reaction"]);
         // The very first time, only what comes later matters.
-        let limit = if cursor.is_some() { TIMELINE } else { 0 };
+        let limit = if place.cursor.is_some() { TIMELINE } else { 0 };
         let filter = json!({
             "presence": { "types": [] },
             "account_data": { "types": [] },
@@ -105,14 +148,14 @@ impl Listener<'_> {
         .to_string();
         let timeout = POLL.as_millis().to_string();
         let mut query = vec![("filter", filter.as_str())];
-        if let Some(since) = cursor.as_deref() {
+        if let Some(since) = place.cursor.as_deref() {
             query.extend([("since", since), ("timeout", timeout.as_str())]);
         }
         let answer = self.matrix.api.poll(&["sync"], &query, POLL).await?;
         let next = answer["next_batch"].as_str();
         let next = next.ok_or_else(|| Failure::Outage("the server's answer has no `next_batch`".to_owned()))?;
         let timeline = &answer["rooms"]["join"][&self.matrix.room]["timeline"];
-        if let Some(since) = cursor.as_deref() {
+        if let Some(since) = place.cursor.as_deref() {
             let mut events = timeline["events"].as_array().cloned().unwrap_or_default();
             if timeline["limited"] == true
                 && let Some(before) = timeline["prev_batch"].as_str()
@@ -122,11 +165,15 @@ impl Listener<'_> {
                 events = earlier;
             }
             for event in &events {
-                self.event(event).await?;
+                let id = event["event_id"].as_str().unwrap_or_default();
+                if !place.done.contains(id) {
+                    self.event(event).await?;
+                    place.done.insert(id.to_owned());
+                }
             }
         }
-        if cursor.as_deref() != Some(next) {
-            *cursor = Some(next.to_owned());
+        if place.cursor.as_deref() != Some(next) {
+            *place = Place { cursor: Some(next.to_owned()), ..Place::default() };
             self.inbox.cursor(next.to_owned()).await;
         }
         Ok(())
@@ -154,7 +201,7 @@ impl Listener<'_> {
         Ok(events)
     }
 
-    async fn event(&mut self, event: &Value) -> Result<(), Failure> {
+    async fn event(&self, event: &Value) -> Result<(), Failure> {
         let (Some(sender), Some(id)) = (event["sender"].as_str(), event["event_id"].as_str()) else { return Ok(()) };
         let content = &event["content"];
         let relation = &content["m.relates_to"];
@@ -189,11 +236,9 @@ impl Listener<'_> {
         let Some(Answer { counted, text }) = self.inbox.act(act).await else { return Ok(()) };
         // What counts shows in the card.
         if !counted {
-            let line = format!("{sender}: {text}");
-            match self.matrix.send("m.room.message", &format!("answer {id}"), &render::note(&line, &thread)).await {
-                Ok(_) | Err(Failure::Refused(_)) => {}
-                Err(failure) => return Err(failure),
-            }
+            let content = render::note(&format!("{sender}: {text}"), &thread);
+            // It is full otherwise.
+            let _ = self.notes.try_send(Note { once: format!("answer {id}"), content });
         }
         Ok(())
     }
@@ -223,9 +268,9 @@ impl Listener<'_> {
     }
 
     /// Which card a message is, if it is one of the bot's own.
-    async fn card(&mut self, message: &str) -> Result<Option<KnownCard>, Failure> {
-        if let Some(card) = self.cards.get(message) {
-            return Ok(Some(card.clone()));
+    async fn card(&self, message: &str) -> Result<Option<KnownCard>, Failure> {
+        if let Some(card) = self.matrix.known(message) {
+            return Ok(Some(card));
         }
         let event = match self.matrix.api.get(&["rooms", &self.matrix.room, "event", message], &[]).await {
             Ok(event) => event,
@@ -239,10 +284,7 @@ impl Listener<'_> {
         let content = &event["content"];
         let Some(request) = content[REQUEST_FIELD].as_str().and_then(|id| id.parse().ok()) else { return Ok(None) };
         let card = KnownCard { request, digest: content[DIGEST_FIELD].as_str().map(str::to_owned) };
-        if self.cards.len() == CARDS {
-            self.cards.pop_first();
-        }
-        self.cards.insert(message.to_owned(), card.clone());
+        self.matrix.remember(message, card.clone());
         Ok(Some(card))
     }
 }

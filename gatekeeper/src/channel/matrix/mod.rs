@@ -8,17 +8,25 @@ mod api;
 mod listen;
 mod render;
 
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
 use reqwest::Client;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use self::api::Api;
 use super::{Channel, Failure, Inbox, MessageId, card::Card, fit, http, secret::Secret};
+use crate::request::RequestId;
 
 /// Field of a card's content with the request's id, for whoever finds a reaction to it.
 const REQUEST_FIELD: &str = "org.gatekeeper.request";
 /// Field of a card's content with the card's digest.
 const DIGEST_FIELD: &str = "org.gatekeeper.card";
+/// Cards that are remembered, so that the server need not be asked which request a reaction is about.
+const CARDS: usize = 1_000;
 
 /// Where to go.
 #[derive(Clone, Debug)]
@@ -36,6 +44,14 @@ pub struct Settings {
 pub struct Matrix {
     api: Api,
     room: String,
+    cards: Mutex<BTreeMap<String, KnownCard>>,
+}
+
+/// Which card a message of the bot's is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KnownCard {
+    request: RequestId,
+    digest: Option<String>,
 }
 
 impl Matrix {
@@ -46,7 +62,24 @@ impl Matrix {
     pub fn new(settings: Settings) -> Result<Self, Failure> {
         let Settings { homeserver, room, token } = settings;
         let client: Client = http::client()?;
-        Ok(Self { api: Api::new(client, homeserver, token), room })
+        Ok(Self { api: Api::new(client, homeserver, token), room, cards: Mutex::default() })
+    }
+
+    fn cards(&self) -> MutexGuard<'_, BTreeMap<String, KnownCard>> {
+        // Nothing that has it can panic half-way.
+        self.cards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, message: &str) -> Option<KnownCard> {
+        self.cards().get(message).cloned()
+    }
+
+    fn remember(&self, message: &str, card: KnownCard) {
+        let mut cards = self.cards();
+        if cards.len() == CARDS {
+            cards.pop_first();
+        }
+        cards.insert(message.to_owned(), card);
     }
 
     /// Sends an event into the room. The same `once` gives the same event.
@@ -73,7 +106,11 @@ impl Channel for Matrix {
     async fn post(&self, card: &Card, once: &str) -> Result<MessageId, Failure> {
         let (mut content, _) = render::message(card);
         name_request(&mut content, card);
-        self.send("m.room.message", once, &content).await
+        let message = self.send("m.room.message", once, &content).await?;
+        if card.more.is_none() {
+            self.remember(&message.0, KnownCard { request: card.request, digest: Some(card.digest.clone()) });
+        }
+        Ok(message)
     }
 
     async fn offer(&self, message: &MessageId, card: &Card) -> Result<(), Failure> {

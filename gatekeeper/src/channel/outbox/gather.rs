@@ -14,7 +14,7 @@ use super::{
         plan::{Waiting, plan},
         store::Shown,
     },
-    Outbox,
+    Below, Note, Outbox,
 };
 use crate::request::RequestId;
 
@@ -41,6 +41,9 @@ pub(super) struct Gathered {
     requests: BTreeSet<RequestId>,
     /// Requests whose card somebody wants.
     revealed: BTreeSet<RequestId>,
+    /// What is to be said below digests, by what it is, and when.
+    notes: BTreeMap<Vec<String>, Vec<RequestId>>,
+    notes_due: Option<Instant>,
     /// All requests are known: a digest of an earlier daemon in which none stands is empty.
     knows: bool,
     /// Grows with each content, also from one daemon to the next.
@@ -56,7 +59,15 @@ impl Gathered {
         });
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let revision = u64::try_from(since.as_millis()).unwrap_or(u64::MAX / 2);
-        Self { digests: left.collect(), requests: BTreeSet::new(), revealed: BTreeSet::new(), knows: false, revision }
+        Self {
+            digests: left.collect(),
+            requests: BTreeSet::new(),
+            revealed: BTreeSet::new(),
+            notes: BTreeMap::new(),
+            notes_due: None,
+            knows: false,
+            revision,
+        }
     }
 
     /// Whether a request stands in a digest.
@@ -74,9 +85,20 @@ impl Gathered {
         self.knows = true;
     }
 
-    /// When a digest has to change next.
+    /// When a digest has to change next, or something has to be said below one.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.digests.values().filter_map(|digest| digest.due).min()
+        self.digests.values().filter_map(|digest| digest.due).chain(self.notes_due).min()
+    }
+
+    /// The message that shows a run's digest.
+    pub(super) fn message(&self, run: &str) -> Option<&MessageId> {
+        self.digests.get(run)?.message.as_ref()
+    }
+
+    /// Something is to be said about a request that has no card. What is said of many is said once.
+    pub(super) fn note(&mut self, request: RequestId, lines: Vec<String>, pause: Option<Duration>) {
+        self.notes.entry(lines).or_default().push(request);
+        self.notes_due.get_or_insert_with(|| Instant::now() + pause.unwrap_or_default());
     }
 
     /// Takes over who stands in which digest. `true`: that has changed.
@@ -118,6 +140,38 @@ impl<C: Channel> Outbox<C> {
         self.gathered.revealed.retain(|id| entries.get(id).is_some_and(|entry| entry.message.is_none()));
         if self.gathered.set(plan(&waiting).digests, pause) {
             self.inbox.tell(Event::Gathered(self.gathered.requests.clone())).await;
+        }
+    }
+
+    /// Has that said which is due, each text once below each digest. A request that got a card meanwhile has it there.
+    pub(super) fn gather_notes(&mut self) {
+        let now = Instant::now();
+        if self.gathered.notes_due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.gathered.notes_due = None;
+        for (lines, mut about) in std::mem::take(&mut self.gathered.notes) {
+            for (run, digest) in &self.gathered.digests {
+                let here: Vec<_> = about.extract_if(.., |request| digest.requests.contains(request)).collect();
+                let Some(first) = here.first() else { continue };
+                if let (None, Some(due)) = (&digest.message, digest.due) {
+                    // It follows.
+                    self.gathered.notes_due = self.gathered.notes_due.max(Some(due));
+                    self.gathered.notes.entry(lines.clone()).or_default().extend(here);
+                    continue;
+                }
+                self.gathered.revision += 1;
+                let once = format!("{first} in a digest {}", self.gathered.revision);
+                let lines = lines.iter().cloned().chain([digest::about(&here)]).collect();
+                self.notes.push_back(Note { below: Below::Digest(run.clone()), lines, once });
+            }
+            for request in about {
+                if self.entries.get(&request).is_some_and(|entry| entry.message.is_some()) {
+                    self.gathered.revision += 1;
+                    let once = format!("{request} after a digest {}", self.gathered.revision);
+                    self.notes.push_back(Note { below: Below::Card(request), lines: lines.clone(), once });
+                }
+            }
         }
     }
 

@@ -34,7 +34,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(15);
 pub enum Order {
     /// This is what the card of its request is to show from now on.
     Show(Arc<Card>),
-    /// Add a text below the card of a request. Dropped if there is no card.
+    /// Add a text below the card of a request, or below the digest in which the request stands. Dropped if there is
+    /// neither.
     Add {
         /// Which request.
         request: RequestId,
@@ -68,6 +69,21 @@ impl Entry {
     }
 }
 
+/// A text below a message.
+struct Note {
+    below: Below,
+    lines: Vec<String>,
+    once: String,
+}
+
+/// Below what.
+enum Below {
+    /// The card of a request, or what stands for it.
+    Card(RequestId),
+    /// The digest of an agent run.
+    Digest(String),
+}
+
 struct Outbox<C> {
     channel: Arc<C>,
     store: Store,
@@ -75,7 +91,7 @@ struct Outbox<C> {
     entries: BTreeMap<RequestId, Entry>,
     /// The order in which requests came.
     order: VecDeque<RequestId>,
-    notes: VecDeque<(RequestId, Vec<String>, String)>,
+    notes: VecDeque<Note>,
     gathered: Gathered,
     pause: Duration,
 }
@@ -170,7 +186,10 @@ impl<C: Channel> Outbox<C> {
                 }
             }
             Order::Reveal(request) => self.gathered.reveal(request),
-            Order::Add { request, lines, once } => self.notes.push_back((request, lines, once)),
+            Order::Add { request, lines, once } => {
+                let once = format!("{request} {once}");
+                self.notes.push_back(Note { below: Below::Card(request), lines, once });
+            }
             Order::Known(known) => {
                 self.gathered.know();
                 let left: Vec<_> = self
@@ -234,28 +253,45 @@ impl<C: Channel> Outbox<C> {
         if self.send_digest().await? {
             return Ok(true);
         }
-        let of = |request: &RequestId| self.entries.get(request);
-        if let Some((request, lines, once)) = self.notes.pop_front() {
-            let Some(message) = of(&request).and_then(|entry| entry.message.clone()) else { return Ok(true) };
-            let result = self.channel.add(&message, &lines, &format!("{request} {once}")).await;
-            return match result {
-                Err(failure @ (Failure::Limited(_) | Failure::Outage(_) | Failure::Fatal(_))) => {
-                    self.notes.push_front((request, lines, once));
-                    Err(failure)
-                }
-                Err(failure @ Failure::Refused(_)) => {
-                    self.inbox.tell(Event::Problem(failure)).await;
-                    Ok(true)
-                }
-                Ok(()) => Ok(true),
-            };
+        self.gather_notes();
+        if let Some(note) = self.notes.pop_front() {
+            self.note(note).await?;
+            return Ok(true);
         }
+        let of = |request: &RequestId| self.entries.get(request);
         let edit = self.order.iter().copied().find(|id| of(id).is_some_and(Entry::is_due));
         if let Some(request) = edit {
             self.edit(request).await?;
             return Ok(true);
         }
         Ok(false)
+    }
+
+    async fn note(&mut self, note: Note) -> Result<(), Failure> {
+        let message = match &note.below {
+            Below::Card(request) => match self.entries.get(request) {
+                Some(Entry { message: Some(message), .. }) => Some(message.clone()),
+                Some(_) => {
+                    self.gathered.note(*request, note.lines, C::DIGEST_PAUSE);
+                    return Ok(());
+                }
+                None => None,
+            },
+            Below::Digest(run) => self.gathered.message(run).cloned(),
+        };
+        // What it was about has ended.
+        let Some(message) = message else { return Ok(()) };
+        match self.channel.add(&message, &note.lines, &note.once).await {
+            Ok(()) => Ok(()),
+            Err(failure @ Failure::Refused(_)) => {
+                self.inbox.tell(Event::Problem(failure)).await;
+                Ok(())
+            }
+            Err(failure) => {
+                self.notes.push_front(note);
+                Err(failure)
+            }
+        }
     }
 
     async fn post(&mut self, request: RequestId) -> Result<(), Failure> {

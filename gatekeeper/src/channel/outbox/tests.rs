@@ -11,6 +11,8 @@ use crate::channel::{plan::CARDS_PER_RUN, stand_in};
 #[derive(Debug, Default)]
 struct Conversation {
     messages: Vec<Card>,
+    /// What was said below which of them, by its name.
+    notes: BTreeMap<String, (usize, String)>,
     names: Vec<String>,
     posts: usize,
     edits: usize,
@@ -56,8 +58,15 @@ impl Channel for Keeper {
         Ok(())
     }
 
-    async fn add(&self, _: &MessageId, _: &[String], _: &str) -> Result<(), Failure> {
-        Ok(())
+    async fn add(&self, message: &MessageId, lines: &[String], once: &str) -> Result<(), Failure> {
+        let mut kept = self.0.lock().unwrap();
+        let said = (message.0.parse().unwrap(), lines.join(" "));
+        let is_new = kept.notes.insert(once.to_owned(), said.clone()).is_none_or(|before| {
+            assert_eq!(before, said, "{once} names something else");
+            false
+        });
+        // The answer to the first try is lost.
+        if kept.limit > 0 && is_new { Err(Failure::Outage("lost".to_owned())) } else { Ok(()) }
     }
 
     async fn listen(&self, _: Inbox, _: Option<String>) -> Failure {
@@ -204,6 +213,53 @@ async fn somebody_can_have_a_card_sooner() {
     bench.settle().await;
     assert_eq!(bench.gathered, (6..=8).map(id).collect());
     bench.look(|kept| assert!(kept.cards().contains(&id(9)) && kept.digest().unwrap().more == Some(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reminders_of_requests_without_a_card_stand_below_the_digest() {
+    let mut bench = Bench::new();
+    bench.kept.lock().unwrap().limit = 4;
+    let remind = |bench: &Bench, hold, text: &str| {
+        let order = Order::Add { request: id(hold), lines: vec![text.to_owned()], once: text.to_owned() };
+        bench.orders.send(order).unwrap();
+    };
+    for hold in 1..=40 {
+        bench.show(hold);
+    }
+    // Before the digest is there, and over a while.
+    for hold in 1..=40 {
+        remind(&bench, hold, "half");
+        pass(Duration::from_millis(5)).await;
+    }
+    bench.settle().await;
+    let below = |bench: &Bench, text: &str| {
+        let mut notes = bench.look(|kept| kept.notes.values().cloned().collect::<Vec<_>>());
+        notes.retain(|(_, note)| note.starts_with(text));
+        notes
+    };
+    let half = below(&bench, "half");
+    let digest = bench.look(|kept| kept.messages.iter().position(|card| card.more.is_some()).unwrap());
+    for hold in 1..=5 {
+        let at = bench.look(|kept| kept.messages.iter().position(|card| card.request == id(hold)).unwrap());
+        assert!(half.contains(&(at, "half".to_owned())), "{hold}: {half:?}");
+    }
+    let gathered: Vec<_> = half.iter().filter(|(at, _)| *at == digest).collect();
+    let [(_, note)] = gathered[..] else { panic!("one note for all: {gathered:?}") };
+    let listed: Vec<_> = (6..=25).map(|hold| id(hold).to_string()).collect();
+    assert_eq!(*note, format!("half This is about {} and 15 more.", listed.join(", ")));
+    // Who ended is not spoken of, who has a card by now has it there.
+    remind(&bench, 6, "later");
+    remind(&bench, 7, "later");
+    remind(&bench, 8, "later");
+    bench.orders.send(Order::Reveal(id(7))).unwrap();
+    bench.end(8);
+    bench.settle().await;
+    let own = bench.look(|kept| kept.messages.iter().position(|card| card.request == id(7)).unwrap());
+    let expected = [(digest, format!("later This is about {}.", id(6))), (own, "later".to_owned())];
+    let mut later = below(&bench, "later");
+    later.sort();
+    assert_eq!(later, expected);
+    assert!(!bench.running.is_finished());
 }
 
 #[tokio::test(start_paused = true)]

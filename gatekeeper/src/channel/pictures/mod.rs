@@ -40,8 +40,6 @@ fn requests() -> [(&'static str, Request); 3] {
     let Target::Program { args, .. } = &mut pending.action.target else { unreachable!("the sample is an exec") };
     *args = words(&["git", "push", "--force", "origin", "main"]);
     pending.context.args = words(&["bash", "-c", "git push --force origin main"]);
-    (pending.context.user, pending.context.login_user) = (Some("dev".to_owned()), Some("dev".to_owned()));
-    pending.context.cwd = Some(Text::from("/home/dev/project"));
     let mut decided = pending.clone();
     decided.state = State::Released;
     decided.decision = Some(Decision {

@@ -69,10 +69,10 @@ fn whoever_lacks_something_is_told_how_to_do_it() {
         id()
     );
     assert_eq!(signature.for_channel(id(), "web-1"), expected);
-    let error = reason.for_call(id(), "ann");
+    let error = reason.for_call(id(), "web-1");
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::Incomplete, "a denial needs a reason"));
     assert_eq!(error.hint, Some(format!("`gatekeeper stop {} --reason WHY`", id())));
-    assert_eq!(signature.for_call(id(), "ann").code, ErrorCode::Incomplete);
+    assert_eq!(signature.for_call(id(), "web-1").code, ErrorCode::Incomplete);
     let approval = Uncounted::Reason(Verb::Approve);
     assert_eq!(approval.for_channel(id(), "web-1"), format!("an approval needs a reason: approve {} WHY", id()));
 }

@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use super::{
     Person, Shown, Stage,
-    place::{Place, secret},
+    place::{LONG, Place, secret},
     synapse::{Synapse, User},
+    wait::wait_within,
     wire::Wire,
 };
 
@@ -237,4 +238,26 @@ token = "{}"
     fn check(&self) {
         assert!(self.wire.is_done());
     }
+}
+
+#[test]
+fn a_click_on_a_card_that_is_never_confirmed_keeps_nobody_back() {
+    let stage = Matrix::set();
+    let place = Place::new(&stage, "");
+    let known = place.hold(&[]);
+    let known_card = place.card(&stage, &known);
+    stage.wire.mute("/send/m.room.message/");
+    let unknown = place.hold(&[]);
+    let unknown_card = wait_within(LONG, || place.cards(&stage, &unknown).pop()).expect("the server has taken it");
+    stage.approve(&place, Person::First, &unknown_card);
+    stage.approve(&place, Person::First, &known_card);
+    place.wait_for_approval(&known);
+    assert!(place.waits(&unknown));
+    // Who clicked too early is told when that is possible, and the card counts once it is known.
+    stage.wire.unmute();
+    place.wait_until_told(&stage, Person::First, "the server has not confirmed this card yet");
+    let is_known = wait_within(LONG, || (!place.records(&unknown, "card").is_empty()).then_some(()));
+    assert!(is_known.is_some(), "{}", place.status());
+    stage.approve(&place, Person::Second, &unknown_card);
+    place.wait_for_approval(&unknown);
 }

@@ -9,7 +9,7 @@ mod cases;
 #[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]
 mod client;
 mod matrix;
-mod place;
+pub(in crate::daemon) mod place;
 mod slack;
 #[path = "../../../../tests/src/synapse.rs"]
 #[allow(dead_code, unreachable_pub, reason = "public for the scenario tests, private here, and used there and here")]

@@ -65,26 +65,14 @@ impl Place {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("a kernel with cgroup version 2");
-        let cgroups = path.join("cgroup");
-        fs::create_dir_all(cgroups.join(own)).unwrap();
-        for file in ["cgroup.procs", "cgroup.controllers"] {
-            fs::write(cgroups.join(file), "").unwrap();
-        }
+        make_cgroups(path);
         let accounts: Vec<_> = Person::DECLARED
             .into_iter()
             .filter_map(|(person, name)| Some(format!("[[reviewer]]\nname = \"{name}\"\n{}\n", stage.account(person)?)))
             .collect();
-        let base = path.display();
         let settings = format!(
             r#"
-mode = "observe"
-[paths]
-state = "{base}/state"
-runtime = "{base}/run"
-bpf = "{base}/bpf"
-cgroup = "{base}/cgroup"
+{paths}
 {group}
 [[agent]]
 name = "worker"
@@ -98,6 +86,7 @@ verdict = "ask"
 {rule}
 {channel}
 "#,
+            paths = paths(path),
             group = group(),
             channel = stage.channel(path),
         );
@@ -325,6 +314,32 @@ impl Drop for Place {
     }
 }
 
+/// Directories that stand for the cgroups of this host, with this process's own.
+pub(in crate::daemon) fn make_cgroups(base: &Path) {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("a kernel with cgroup version 2");
+    let cgroups = base.join("cgroup");
+    fs::create_dir_all(cgroups.join(own)).unwrap();
+    for file in ["cgroup.procs", "cgroup.controllers"] {
+        fs::write(cgroups.join(file), "").unwrap();
+    }
+}
+
+/// The part of a configuration that says where everything is.
+pub(in crate::daemon) fn paths(base: &Path) -> String {
+    let base = base.display();
+    format!(
+        r#"
+mode = "observe"
+[paths]
+state = "{base}/state"
+runtime = "{base}/run"
+bpf = "{base}/bpf"
+cgroup = "{base}/cgroup"
+"#
+    )
+}
+
 /// Writes a secret as it has to be kept, and gives its path.
 pub(super) fn secret(directory: &Path, name: &str, secret: &str) -> String {
     let path = directory.join(name);
@@ -349,7 +364,8 @@ fn group() -> String {
     format!("[control]\ngroup = \"{}\"\n", own.split(':').next().unwrap())
 }
 
-fn held(hold: u64, arguments: &[&str]) -> Held {
+/// What the kernel side tells of a process of the agent `worker` that is about to run the program.
+pub(in crate::daemon) fn held(hold: u64, arguments: &[&str]) -> Held {
     let (pid, parent) =
         (std::process::id(), rustix::process::getppid().map_or(1, |pid| pid.as_raw_pid().cast_unsigned()));
     let args = [&["deploy"], arguments].concat().into_iter().map(Text::from).collect();

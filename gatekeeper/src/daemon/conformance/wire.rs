@@ -17,6 +17,8 @@ struct Faults {
     cut: bool,
     /// The server takes the next request with this in its first line, and its answer is lost.
     lose: Option<&'static str>,
+    /// Requests with this in their first line reach the server, and no answer to them ever comes.
+    mute: Option<&'static str>,
     /// The next request with this in its first line never reaches the server; this is the answer.
     answer: Option<(&'static str, String)>,
     /// What answers say instead, as long as what it stands for.
@@ -92,6 +94,16 @@ impl Wire {
         self.faults().lose = Some(path);
     }
 
+    /// Has requests with this in their first line reach the server, and no answers come, from now on.
+    pub(super) fn mute(&self, path: &'static str) {
+        self.faults().mute = Some(path);
+    }
+
+    /// Ends that for later requests.
+    pub(super) fn unmute(&self) {
+        self.faults().mute = None;
+    }
+
     /// Answers the next request with this in its first line, instead of the server.
     pub(super) fn answer(&self, path: &'static str, answer: String) {
         self.faults().answer = Some((path, answer));
@@ -116,11 +128,12 @@ fn locked(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
 
 fn connect(client: TcpStream, server: TcpStream, faults: &Arc<Mutex<Faults>>) {
     let frozen = Arc::<AtomicBool>::default();
-    let lost = Arc::<AtomicBool>::default();
+    let [lost, muted] = [(); 2].map(|()| Arc::<AtomicBool>::default());
     let ends = [client.try_clone().unwrap(), server.try_clone().unwrap()];
     locked(faults).open.push(Connection { ends, frozen: Arc::clone(&frozen) });
     let [client_2, server_2] = [client.try_clone().unwrap(), server.try_clone().unwrap()];
-    let (shared, is_frozen, loses) = (Arc::clone(faults), Arc::clone(&frozen), Arc::clone(&lost));
+    let (shared, is_frozen) = (Arc::clone(faults), Arc::clone(&frozen));
+    let (loses, mutes) = (Arc::clone(&lost), Arc::clone(&muted));
     thread::spawn(move || {
         carry(&client, &server, |request| {
             if is_frozen.load(Ordering::SeqCst) {
@@ -133,6 +146,9 @@ fn connect(client: TcpStream, server: TcpStream, faults: &Arc<Mutex<Faults>>) {
                 // It may be gone.
                 let _ = (&client).write_all(answer.as_bytes());
                 return None;
+            }
+            if faults.mute.is_some_and(has) {
+                mutes.store(true, Ordering::SeqCst);
             }
             if faults.lose.take_if(|path| has(path)).is_some() {
                 loses.store(true, Ordering::SeqCst);
@@ -151,7 +167,7 @@ fn connect(client: TcpStream, server: TcpStream, faults: &Arc<Mutex<Faults>>) {
                 let found: Vec<_> = found.into_iter().map(|(at, _)| at).collect();
                 found.into_iter().for_each(|at| answer[at..at + to.len()].copy_from_slice(to));
             }
-            Some(!frozen.load(Ordering::SeqCst))
+            Some(!frozen.load(Ordering::SeqCst) && !muted.load(Ordering::SeqCst))
         });
     });
 }

@@ -6,7 +6,8 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs, io,
+    net::SocketAddrV4,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::mpsc,
@@ -24,7 +25,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, sync::oneshot};
 
-use crate::stats::Summary;
+use crate::{relay, stats::Summary};
 
 /// The longest that a card may take after the hold, and a verdict after the click, in microseconds.
 const GOALS: [u64; 2] = [1_000_000, 100_000];
@@ -35,6 +36,9 @@ const WARM_UP: usize = 3;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Flags {
+    /// The Matrix server, which is another machine's.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    matrix: SocketAddrV4,
     /// Rounds on each channel.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(5..))]
     rounds: u16,
@@ -55,7 +59,13 @@ trait Chat {
 
     /// Clicks on it.
     fn approve(&self, card: &str) -> Result<()>;
+
+    /// Waits until the card of a request shows that it went on: all is sent.
+    fn wait_for_end(&self, request: &str);
 }
+
+/// What a card shows in its end.
+const APPROVED: &str = "approved by reviewer";
 
 /// What was measured on one channel.
 struct Row {
@@ -78,7 +88,9 @@ impl Row {
 pub(crate) fn run(flags: &Flags) -> Result<bool> {
     let rounds = usize::from(flags.rounds);
     let mut rows = measure(&Slack::start()?, rounds)?;
-    let server = Synapse::start();
+    // The daemon sends no token in the clear but to loopback.
+    relay::listen(flags.matrix)?;
+    let server = Synapse::at(flags.matrix.port());
     rows.extend(measure(&Matrix::start(&server), rounds)?);
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     if flags.json {
@@ -96,6 +108,18 @@ pub(crate) fn run(flags: &Flags) -> Result<bool> {
         crate::println(&text(&rows, &kernel))?;
     }
     Ok(rows.iter().all(Row::met))
+}
+
+/// Runs a Matrix server until standard input ends, and says on which port of loopback.
+///
+/// # Errors
+/// Nobody reads that.
+pub(crate) fn serve() -> Result<()> {
+    let server = Synapse::start();
+    crate::println(&Synapse::address().port().to_string())?;
+    io::copy(&mut io::stdin(), &mut io::sink()).context("cannot read standard input")?;
+    drop(server);
+    Ok(())
 }
 
 fn text(rows: &[Row], kernel: &str) -> String {
@@ -157,7 +181,8 @@ verdict = "ask"
         let clicked = now_ns();
         chat.approve(&card)?;
         ensure!(agent.finish() == "ok", "the agent could not open its file");
-        wait_until("the request has ended", || (daemon.status()["channels"][0]["shown"] == 0).then_some(()));
+        // What is left of one round must not be measured in the next.
+        chat.wait_for_end(&id);
         clicks.push((id, clicked));
     }
     let log = daemon.log();
@@ -250,6 +275,15 @@ impl Chat for Slack {
         let click = json!({ "do": "click", "user": "U1", "action": "approve", "ts": card });
         self.fake.command(&click).map(drop).map_err(anyhow::Error::msg)
     }
+
+    fn wait_for_end(&self, request: &str) {
+        wait_until("the card shows the end", || {
+            self.fake.look(|state| {
+                let shown = state.cards().into_iter().map(|card| card.blocks.to_string());
+                shown.into_iter().any(|text| text.contains(request) && text.contains(APPROVED)).then_some(())
+            })
+        });
+    }
 }
 
 struct Matrix {
@@ -288,5 +322,9 @@ impl Chat for Matrix {
     fn approve(&self, card: &str) -> Result<()> {
         self.reviewer.react(&self.room, card, "✅");
         Ok(())
+    }
+
+    fn wait_for_end(&self, request: &str) {
+        self.reviewer.wait_for_text(&self.room, request, APPROVED);
     }
 }

@@ -8,6 +8,7 @@ mod arms;
 mod latency;
 mod measure;
 mod profile;
+mod relay;
 mod report;
 mod reviewer;
 mod stats;
@@ -48,6 +49,15 @@ enum Child {
     Measure(Task),
     /// Measure how long people wait for a card, and the held action for a click; in a machine of its own.
     Latency(latency::Flags),
+    /// Run a Matrix server until standard input ends, and say on which port of loopback.
+    #[command(hide = true)]
+    MatrixServer,
+    /// Carry standard input and output to a port of loopback.
+    #[command(hide = true)]
+    Relay {
+        /// The port.
+        port: u16,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +84,8 @@ fn main() -> ExitCode {
     let result = match &flags.child {
         Some(Child::Measure(task)) => measure::run(task).map(|()| true),
         Some(Child::Latency(flags)) => latency::run(flags),
+        Some(Child::MatrixServer) => latency::serve().map(|()| true),
+        Some(Child::Relay { port }) => relay::pass(*port).map(|()| true),
         None => bench(&flags.bench),
     };
     match result {

@@ -59,7 +59,7 @@ fn run() -> Result<()> {
 
 fn prepare(start: &Start) -> Result<()> {
     root::enter(start)?;
-    root::bring_loopback_up()?;
+    root::bring_network_up()?;
     // What a service manager gives its services; the kernel's own limit is too low for a thousand held processes.
     let limit = Rlimit { current: Some(1024), maximum: Some(524_288) };
     setrlimit(Resource::Nofile, limit).context("cannot raise the limit of open files")?;

@@ -6,6 +6,7 @@
 use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io::Write as _;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use crate::mount;
 
 const NEW_ROOT: &str = "/newroot";
 const HOST_NAME: &str = "gatekeeper-vm";
+/// The address that the emulator's own network has for its guest.
+const ADDRESS: [u8; 4] = [10, 0, 2, 15];
 
 /// What is mounted in the new root, in this order: source, target, type, options.
 const MOUNTS: [(&str, &str, &str, Option<&CStr>); 13] = [
@@ -60,28 +63,43 @@ pub(crate) fn enter(start: &Start) -> Result<()> {
     finish()
 }
 
-/// The guest's loopback interface is down at boot; programs expect it up.
+/// Brings up the interfaces, which are down at boot: loopback, and the network where the host gave this guest one.
 ///
 /// # Errors
 /// The kernel refused.
-pub(crate) fn bring_loopback_up() -> Result<()> {
-    /// `struct ifreq`, cut to what SIOCSIFFLAGS reads: the name and the flags.
+pub(crate) fn bring_network_up() -> Result<()> {
+    const NETWORK: &str = "eth0";
+    const SET_ADDRESS: rustix::ioctl::Opcode = 0x8916;
+    const SET_FLAGS: rustix::ioctl::Opcode = 0x8914;
+    const UP_AND_RUNNING: [u8; 2] = (0x1_u16 | 0x40).to_ne_bytes();
+
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).context("cannot open a socket")?;
+    if Path::new("/sys/class/net").join(NETWORK).exists() {
+        // A `struct sockaddr_in`: family, port, address. The mask is the one of the address's class, which will do.
+        let mut address = [0; 8];
+        address[..2].copy_from_slice(&AddressFamily::INET.as_raw().to_ne_bytes());
+        address[4..].copy_from_slice(&ADDRESS);
+        set_interface::<SET_ADDRESS>(&socket, NETWORK, &address)?;
+        set_interface::<SET_FLAGS>(&socket, NETWORK, &UP_AND_RUNNING)?;
+    }
+    set_interface::<SET_FLAGS>(&socket, "lo", &UP_AND_RUNNING)
+}
+
+/// One of the old calls that change an interface.
+fn set_interface<const CALL: rustix::ioctl::Opcode>(socket: impl AsFd, name: &str, value: &[u8]) -> Result<()> {
+    /// `struct ifreq`: the name, and what is to be set.
     #[repr(C)]
     struct InterfaceRequest {
         name: [u8; 16],
-        flags: i16,
-        rest: [u8; 22],
+        value: [u8; 24],
     }
-    const SET_INTERFACE_FLAGS: rustix::ioctl::Opcode = 0x8914;
-    const UP_AND_RUNNING: i16 = 0x1 | 0x40;
-
-    let mut request = InterfaceRequest { name: [0; 16], flags: UP_AND_RUNNING, rest: [0; 22] };
-    request.name[..2].copy_from_slice(b"lo");
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).context("cannot open a socket")?;
-    // SAFETY: SIOCSIFFLAGS reads one `struct ifreq` (40 bytes) and writes nothing.
-    let operation = unsafe { rustix::ioctl::Setter::<SET_INTERFACE_FLAGS, InterfaceRequest>::new(request) };
+    let mut request = InterfaceRequest { name: [0; 16], value: [0; 24] };
+    request.name[..name.len()].copy_from_slice(name.as_bytes());
+    request.value[..value.len()].copy_from_slice(value);
+    // SAFETY: SIOCSIFFLAGS and SIOCSIFADDR, the only calls made here, read one `struct ifreq` (40 bytes) and write nothing.
+    let operation = unsafe { rustix::ioctl::Setter::<CALL, InterfaceRequest>::new(request) };
     // SAFETY: the operation is right for any socket; the argument outlives the call.
-    unsafe { rustix::ioctl::ioctl(&socket, operation) }.context("cannot bring the loopback interface up")
+    unsafe { rustix::ioctl::ioctl(&socket, operation) }.with_context(|| format!("cannot set up the interface {name}"))
 }
 
 fn mount_root() -> Result<()> {

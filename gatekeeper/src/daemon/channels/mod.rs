@@ -4,6 +4,10 @@
 //! for the broker. Cards follow what the broker says of a request, so all copies of a card tell the same, and say "it went
 //! on" only when it did.
 
+mod lines;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
@@ -22,31 +26,25 @@ use super::{
 use crate::{
     broker::{Change, Reply},
     channel::{
-        Act, Answer, Channel, Event as ChannelEvent, Failure, Inbox, MessageId, Standing, Verb,
-        card::Card,
-        matrix::{self, Matrix},
-        outbox::{self, Order},
-        secret::Secret,
-        slack::{self, Slack},
+        Act, Answer, Event as ChannelEvent, Failure, Inbox, MessageId, Standing, Verb, card::Card, outbox::Order,
         store::Store,
-        teams::{self, Teams},
-        webhook::{self, Webhook},
-        workflows::{self, Workflows},
     },
-    clock::{Clock, SystemClock},
-    config::{ChannelConfig, ChannelKind, Config, SecretSource},
+    config::{ChannelConfig, Config},
     control::protocol::ChannelStatus,
     provenance::Record,
     request::{Request, RequestId, lengths},
-    reviewer::{Directory, KEY, statement::Place},
 };
+
+pub use self::lines::{public_key, try_channel};
 
 /// Events of channels that may wait for the loop.
 const EVENTS: usize = 256;
 /// Acts that are remembered, so that one that is delivered twice counts once.
 const ACTS: usize = 4096;
-/// Acts that may wait for their card.
+/// Acts that may wait for their card, and for how long: as long as an answer may be on its way. What waits keeps those
+/// back who did something later, so it must not wait for an answer that never comes.
 const EARLY: usize = 64;
+const EARLY_NS: u64 = if cfg!(test) { 1 } else { 10 } * 1_000_000_000;
 
 /// One channel.
 struct Line {
@@ -54,12 +52,42 @@ struct Line {
     orders: mpsc::UnboundedSender<Order>,
     /// Why it does not work, if so.
     problem: Option<String>,
+    /// It does not until the daemon starts anew.
+    is_over: bool,
     /// Which message shows which request.
     shown: HashMap<RequestId, MessageId>,
     /// Requests that stand in a digest there and have no card.
     gathered: BTreeSet<RequestId>,
     /// Acts on cards that the server has and of which the answer to their post has not come yet.
-    early: Vec<(Act, oneshot::Sender<Answer>)>,
+    early: Vec<Early>,
+}
+
+struct Early {
+    act: Act,
+    answer: oneshot::Sender<Answer>,
+    /// When it waits no more, nanoseconds of `CLOCK_BOOTTIME`.
+    until_ns: u64,
+}
+
+impl Line {
+    /// It works. Whether that is news: half of a channel that does not work is not one that does.
+    fn works(&mut self) -> bool {
+        !self.is_over && self.problem.take().is_some()
+    }
+
+    /// It does not work. The problem, if that is news.
+    fn fails(&mut self, failure: &Failure) -> Option<String> {
+        let is_fatal = matches!(failure, Failure::Fatal(_));
+        if self.is_over && !is_fatal {
+            return None;
+        }
+        self.is_over |= is_fatal;
+        let advice = if is_fatal { "; then `systemctl restart gatekeeper`" } else { "" };
+        let problem = Some(format!("{failure}{advice}"));
+        let is_news = self.problem != problem;
+        self.problem.clone_from(&problem);
+        problem.filter(|_| is_news)
+    }
 }
 
 /// All of them.
@@ -85,14 +113,13 @@ impl Channels {
     /// # Errors
     /// A secret cannot be read, or the thread cannot be started.
     pub(super) fn start(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Self, DaemonError> {
-        let host = host_name();
-        let mut channels = Self { host, ..Self::default() };
+        let mut channels = Self { host: lines::host_name(), ..Self::default() };
         if config.channels.is_empty() {
             return Ok(channels);
         }
         let directory = judge::ensure_directory(&config.paths.state.join("channels"), 0o700)
             .map_err(|err| DaemonError::System("make the channels' directory", err))?;
-        let mut starts: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+        let mut starts: Vec<lines::Start> = Vec::new();
         for (number, channel) in config.channels.iter().enumerate() {
             let (store, damage) = Store::open(directory.join(format!("{}.json", channel.name)));
             let (orders, receiver) = mpsc::unbounded_channel();
@@ -104,19 +131,13 @@ impl Channels {
                     let _ = loop_events.send(Event::Channel { number, event });
                 }
             };
-            let inbox = Inbox::new(sender);
-            starts.push(match make(channel, &config.reviewers)? {
-                Made::Matrix(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
-                Made::Slack(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
-                Made::Teams(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
-                Made::Workflows(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
-                Made::Webhook(made) => Box::new(move || spawn(made, store, inbox, receiver, forward)),
-            });
+            starts.push(lines::prepare(channel, &config.reviewers, store, Inbox::new(sender), receiver, forward)?);
             let problem = damage.map(|err| format!("what it showed before is forgotten: {err}"));
             channels.lines.push(Line {
                 config: channel.clone(),
                 orders,
                 problem,
+                is_over: false,
                 shown: HashMap::new(),
                 gathered: BTreeSet::new(),
                 early: Vec::new(),
@@ -124,18 +145,12 @@ impl Channels {
         }
         let (running, ended) = oneshot::channel::<()>();
         channels._running = Some(running);
+        let events = events.clone();
         thread::Builder::new()
             .name("channels".to_owned())
             .spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                match runtime {
-                    Ok(runtime) => runtime.block_on(async {
-                        starts.into_iter().for_each(|start| start());
-                        // For as long as the daemon runs: nothing is ever sent.
-                        let _ = ended.await;
-                    }),
-                    Err(err) => tracing::error!("channels cannot run: {err}"),
-                }
+                lines::carry(runtime, starts, ended, &events);
             })
             .map_err(|err| DaemonError::System("start the channels' thread", err))?;
         Ok(channels)
@@ -152,6 +167,11 @@ impl Channels {
                 shown: line.shown.len() as u64,
             })
             .collect()
+    }
+
+    /// When the first act has waited long enough for its card.
+    pub(super) fn next_ns(&self) -> Option<u64> {
+        self.lines.iter().flat_map(|line| &line.early).map(|early| early.until_ns).min()
     }
 
     /// Digest of a request's card as it is now.
@@ -178,188 +198,6 @@ impl Channels {
         }
         !known
     }
-}
-
-/// Name of this host, for people.
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// A channel of any type.
-enum Made {
-    Matrix(Matrix),
-    Slack(Slack),
-    Teams(Teams),
-    Workflows(Workflows),
-    Webhook(Webhook),
-}
-
-/// Makes a channel; nothing is sent yet.
-fn make(channel: &ChannelConfig, reviewers: &Directory) -> Result<Made, DaemonError> {
-    let made = match &channel.kind {
-        ChannelKind::Matrix { homeserver, room, token } => Matrix::new(matrix::Settings {
-            homeserver: homeserver.clone(),
-            room: room.clone(),
-            token: read_secret(channel, token)?,
-        })
-        .map(Made::Matrix),
-        ChannelKind::Slack { api, workspace, conversation, app_token, bot_token } => Slack::new(slack::Settings {
-            api: api.clone().unwrap_or_else(|| slack::API.to_owned()),
-            app_token: read_secret(channel, app_token)?,
-            bot_token: read_secret(channel, bot_token)?,
-            team: workspace.clone(),
-            conversation: conversation.clone(),
-            times: slack::Times::default(),
-        })
-        .map(Made::Slack),
-        ChannelKind::Teams { app_id, tenant, secret, conversation, service_url, listen, token_url, openid_url } => {
-            Teams::new(
-                teams::Settings {
-                    app_id: app_id.clone(),
-                    tenant: tenant.clone(),
-                    secret: read_secret(channel, secret)?,
-                    conversation: conversation.clone(),
-                    service_url: service_url.clone(),
-                    listen: *listen,
-                    token_url: token_url.clone(),
-                    openid_url: openid_url.clone(),
-                },
-                Arc::new(SystemClock),
-            )
-            .map(Made::Teams)
-        }
-        ChannelKind::Workflows { url } => {
-            Workflows::new(workflows::Settings { url: read_secret(channel, url)? }).map(Made::Workflows)
-        }
-        ChannelKind::Webhook { url, signing_key, listen } => {
-            let keys = reviewers.reviewers().iter().filter_map(|reviewer| reviewer.accounts.get(KEY).cloned());
-            Webhook::new(
-                webhook::Settings {
-                    url: read_secret(channel, url)?,
-                    signing_key: read_secret(channel, signing_key)?,
-                    decisions: listen.map(|listen| webhook::Decisions { listen, keys: keys.collect() }),
-                    place: Place::new(&host_name(), &super::start::boot_id()?),
-                },
-                Arc::new(SystemClock),
-            )
-            .map(Made::Webhook)
-        }
-    };
-    made.map_err(|err| unusable(channel, err.to_string()))
-}
-
-/// Posts a harmless card to a channel of the configuration and edits it, as the daemon would: where it is.
-///
-/// # Errors
-/// There is no such channel, or it does not work.
-pub fn try_channel(config: &Config, name: &str) -> Result<MessageId, DaemonError> {
-    let channel = configured(config, name)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|err| DaemonError::System("start the runtime", err))?;
-    let tried = match make(channel, &config.reviewers)? {
-        Made::Matrix(made) => runtime.block_on(post_and_edit(&made)),
-        Made::Slack(made) => runtime.block_on(post_and_edit(&made)),
-        Made::Teams(made) => runtime.block_on(post_and_edit(&made)),
-        Made::Workflows(made) => runtime.block_on(post_and_edit(&made)),
-        Made::Webhook(made) => runtime.block_on(post_and_edit(&made)),
-    };
-    tried.map_err(|err| unusable(channel, err.to_string()))
-}
-
-/// The public key with which receivers check what a webhook channel sends.
-///
-/// # Errors
-/// There is no such channel, it is of another type, or its key cannot be read.
-pub fn public_key(config: &Config, name: &str) -> Result<String, DaemonError> {
-    let channel = configured(config, name)?;
-    match make(channel, &config.reviewers)? {
-        Made::Webhook(made) => Ok(made.public_key()),
-        Made::Matrix(_) | Made::Slack(_) | Made::Teams(_) | Made::Workflows(_) => {
-            Err(unusable(channel, format!("a channel of type {} signs nothing; webhooks do", channel.kind.name())))
-        }
-    }
-}
-
-fn configured<'a>(config: &'a Config, name: &str) -> Result<&'a ChannelConfig, DaemonError> {
-    config.channels.iter().find(|channel| channel.name == name).ok_or_else(|| {
-        let known: Vec<_> = config.channels.iter().map(|channel| channel.name.as_str()).collect();
-        let reason = match known.as_slice() {
-            [] => "the configuration has no [[channel]]".to_owned(),
-            known => format!("the configuration has no such channel, only {}", known.join(", ")),
-        };
-        DaemonError::Channel { name: name.to_owned(), reason }
-    })
-}
-
-async fn post_and_edit(channel: &impl Channel) -> Result<MessageId, Failure> {
-    let now = Clock::now(&SystemClock);
-    let host = host_name();
-    let card = Card::of_test(RequestId::new(now.wall_ms, now.boot_ns), &host);
-    let message = channel.post(&card, &format!("test {}", card.request)).await?;
-    channel.offer(&message, &card).await?;
-    let ended = Card { status: vec!["the test is over".to_owned()], is_final: true, ..card };
-    channel.edit(&message, &ended).await?;
-    Ok(message)
-}
-
-/// Runs a channel on this thread's runtime.
-fn spawn<C: Channel>(
-    channel: C,
-    store: Store,
-    inbox: Inbox,
-    orders: mpsc::UnboundedReceiver<Order>,
-    forward: impl Future<Output = ()> + Send + 'static,
-) {
-    let channel = Arc::new(channel);
-    let cursor = store.cursor().map(str::to_owned);
-    tokio::spawn(forward);
-    let (listener, listening) = (channel.clone(), inbox.clone());
-    tokio::spawn(async move {
-        let failure = listener.listen(listening.clone(), cursor).await;
-        listening.down(failure).await;
-    });
-    tokio::spawn(async move {
-        if let Some(failure) = outbox::run(channel, store, inbox.clone(), orders).await {
-            inbox.down(failure).await;
-        }
-    });
-}
-
-fn unusable(channel: &ChannelConfig, reason: String) -> DaemonError {
-    DaemonError::Channel { name: channel.name.clone(), reason }
-}
-
-/// Reads a secret from its file or from systemd's credentials.
-fn read_secret(channel: &ChannelConfig, source: &SecretSource) -> Result<Secret, DaemonError> {
-    let path = match source {
-        SecretSource::File(path) => path.clone(),
-        SecretSource::Credential(name) => {
-            let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                let reason = format!(
-                    "there is no credential {name}, since systemd handed over none; add `LoadCredential={name}:PATH` to the \
-                     unit"
-                );
-                unusable(channel, reason)
-            })?;
-            std::path::PathBuf::from(directory).join(name)
-        }
-    };
-    let shown = path.display();
-    let text = std::fs::read_to_string(&path)
-        .map_err(|err| unusable(channel, format!("its secret cannot be read from {shown}: {err}")))?;
-    if let SecretSource::File(_) = source {
-        use std::os::unix::fs::MetadataExt as _;
-        let metadata = std::fs::metadata(&path).map_err(|err| unusable(channel, format!("{shown}: {err}")))?;
-        if metadata.mode() & 0o077 != 0 {
-            let reason = format!("others than its owner may use {shown}, which holds a secret; `chmod 600 {shown}`");
-            return Err(unusable(channel, reason));
-        }
-    }
-    let secret = Secret::new(&text);
-    let plain = !secret.expose().is_empty() && secret.expose().bytes().all(|byte| byte.is_ascii_graphic());
-    if plain { Ok(secret) } else { Err(unusable(channel, format!("{shown} holds no secret of one line"))) }
 }
 
 impl Daemon {
@@ -418,17 +256,13 @@ impl Daemon {
         match event {
             ChannelEvent::Act(act, answer) => self.act(number, act, answer),
             ChannelEvent::Up => {
-                if line.problem.take().is_some() {
+                if line.works() {
                     tracing::info!(channel = name, "the channel works again");
                     self.record(&Record::Channel { channel: name, problem: None });
                 }
             }
             ChannelEvent::Down(failure) => {
-                let advice =
-                    if matches!(failure, Failure::Fatal(_)) { "; then `systemctl restart gatekeeper`" } else { "" };
-                let problem = format!("{failure}{advice}");
-                if line.problem.as_ref() != Some(&problem) {
-                    line.problem = Some(problem.clone());
+                if let Some(problem) = line.fails(&failure) {
                     self.error(format!("channel {name} does not work: {problem}"));
                     self.record(&Record::Channel { channel: name, problem: Some(problem) });
                 }
@@ -441,25 +275,43 @@ impl Daemon {
             ChannelEvent::Gathered(requests) => line.gathered = requests,
             ChannelEvent::Shown { request, message, digest } => {
                 let is_news = line.shown.insert(request, message.clone()).as_ref() != Some(&message);
-                let early: Vec<_> = line.early.extract_if(.., |(act, _)| act.request == request).collect();
+                let early: Vec<_> = line.early.extract_if(.., |early| early.act.request == request).collect();
                 if is_news {
                     self.record(&Record::Card { request, channel: name, message, digest });
                 }
-                for (act, answer) in early {
+                for Early { act, answer, .. } in early {
                     self.act(number, act, answer);
                 }
             }
         }
     }
 
+    /// Takes an act, which waits for a moment if its card is not known yet.
     fn act(&mut self, number: usize, act: Act, answer: oneshot::Sender<Answer>) {
         let waits = self.broker.request(act.request).is_some_and(|request| !request.state.is_final());
+        let until_ns = self.now().boot_ns + EARLY_NS;
         if let Some(line) = self.channels.lines.get_mut(number)
             && (waits && !act.typed && !line.shown.contains_key(&act.request) && line.early.len() < EARLY)
         {
-            line.early.push((act, answer));
+            line.early.push(Early { act, answer, until_ns });
             return;
         }
+        self.take_act(number, act, answer);
+    }
+
+    /// Lets those acts go whose card did not become known in time.
+    pub(super) fn end_early(&mut self) {
+        let now_ns = self.now().boot_ns;
+        let late = self.channels.lines.iter_mut().enumerate().flat_map(|(number, line)| {
+            let late = line.early.extract_if(.., |early| early.until_ns <= now_ns);
+            late.map(move |early| (number, early)).collect::<Vec<_>>()
+        });
+        for (number, Early { act, answer, .. }) in late.collect::<Vec<_>>() {
+            self.take_act(number, act, answer);
+        }
+    }
+
+    fn take_act(&mut self, number: usize, act: Act, answer: oneshot::Sender<Answer>) {
         let (id, verb, event) = (act.request, act.verb, act.evidence.event.clone());
         let judged = match self.is_from_where_it_should(number, &act) {
             Ok(()) => {
@@ -503,6 +355,7 @@ impl Daemon {
         let Some(line) = self.channels.lines.get(number) else { return Err("there is no such channel".to_owned()) };
         let on_its_card =
             act.evidence.message.is_some() && line.shown.get(&act.request) == act.evidence.message.as_ref();
+        let is_known = line.shown.contains_key(&act.request);
         let has_no_card = line.gathered.contains(&act.request);
         if !self.channels.is_new(number, &act.evidence.event) {
             return Err("this was looked at before".to_owned());
@@ -520,7 +373,9 @@ impl Daemon {
         let request = request.ok_or_else(|| super::calls::no_such_request(act.request).message)?;
         // A click counts on the very message that was posted for the request, and nowhere else.
         if !act.typed && !on_its_card && !request.state.is_final() {
-            return Err("this is not the card of that request".to_owned());
+            let known = "this is not the card of that request";
+            let unknown = "the server has not confirmed this card yet; type it, or do it again later";
+            return Err(if is_known { known } else { unknown }.to_owned());
         }
         // A digest's line does not show what would run.
         if act.typed && act.verb.is_approval() && has_no_card {
@@ -545,7 +400,7 @@ impl Daemon {
         for line in &mut self.channels.lines {
             line.shown.remove(&request);
             // Dropped senders tell that nothing was counted.
-            line.early.retain(|(act, _)| act.request != request);
+            line.early.retain(|early| early.act.request != request);
         }
         self.channels.digests.remove(&request);
         let Some(cgroup) = self.channels.stops.remove(&request) else { return Ok(()) };
