@@ -122,7 +122,10 @@ impl Targets {
         names.sort();
         let (scenarios, host): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.starts_with(SCENARIO_PREFIX));
         if scenarios.is_empty() {
-            bail!("there is no scenario test: {} has no target that starts with {SCENARIO_PREFIX}", directory.display());
+            bail!(
+                "there is no scenario test: {} has no target that starts with {SCENARIO_PREFIX}",
+                directory.display()
+            );
         }
         Ok(Self { host, scenarios })
     }
